@@ -1,0 +1,1 @@
+"""Orchestration: decides what runs where and remembers everything that happened."""

@@ -1,0 +1,32 @@
+"""What a step gets to work with: the same value for every step, made by the executor, so that steps share no globals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.steps import Attempt, Progress
+from kernfarm.blobs import BlobStore
+from worker.ccache import CompileCache
+from worker.meter import Meter
+from worker.sandbox import Sandbox
+from worker.trees import TreeCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """`scratch` is a folder of this attempt alone, removed afterwards, writable to the sandbox's user. `log` takes output lines
+    (raw, with newline), `report` progress; both are cheap and thread-safe. `cancel` is set when the attempt shall end."""
+
+    attempt: Attempt
+    scratch: Path
+    blobs: BlobStore
+    trees: TreeCache
+    sandbox: Sandbox
+    cache: CompileCache
+    meter: Meter
+    log: Callable[[bytes], None]
+    report: Callable[[Progress], None]
+    cancel: threading.Event
