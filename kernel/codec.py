@@ -11,6 +11,7 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Hashable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ def _choices(kind: Any) -> list[Any]:
 
 
 @functools.cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 

@@ -49,7 +49,7 @@ class SourceSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigSpec:
-    """`base` is a make goal (`defconfig`, `tinyconfig`, `allnoconfig`), `series`, or `file` with `file` set; fragments go on top, in order."""
+    """`base` is a make goal (`defconfig`, `tinyconfig`, `allnoconfig`) or `file`, with `file` set; fragments go on top, in order."""
 
     base: str = "defconfig"
     file: NamedBlob | None = None

@@ -138,7 +138,7 @@ class CompileResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTask:
-    """The ordinary `make bzImage modules` on top of the prepared layer and all shards; `covered` digest lists the objects that shards made."""
+    """The ordinary `make bzImage modules` on top of the prepared layer and all shards."""
 
     tree: Tree
     arch: str
@@ -233,7 +233,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a step on one worker: what goes over the wire to it. `jobs` is make's -j; limits are hard, in seconds and bytes (0: none)."""
+    """One try of a step on one worker: what goes over the wire to it. `jobs` is make's -j; limits are hard: seconds, bytes (0: none)."""
 
     attempt_id: str
     build_id: str

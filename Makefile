@@ -1,0 +1,41 @@
+# The two commands are `make demo` and `make test`; both set up everything they need (see tools/setup).
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+
+.PHONY: help setup setup-dev demo test lint unit integration e2e bench proto clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install Debian packages and the virtual environment
+	@tools/setup
+
+setup-dev:
+	@tools/setup --dev
+
+demo: setup ## build and boot a real Linux kernel on an embedded farm
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run
+
+test: setup-dev ## the whole test suite, with the time of each stage
+	@tools/stages lint unit integration e2e
+
+lint: setup-dev ## ruff, mypy --strict, import-linter, buf lint, generated code up to date
+	@tools/stages lint
+
+unit: setup-dev ## fast tests: pure parts and single edges
+	@tools/stages unit
+
+integration: setup-dev ## real Ray clusters and whole farms on a fake kernel
+	@tools/stages integration
+
+e2e: setup-dev ## real kernels: bit identity, boot, kill -9
+	@tools/stages e2e
+
+bench: setup ## plain make against the farm, side by side
+	@$(PYTHON) bench/run.py
+
+proto: setup-dev ## generate the gRPC code from proto/ anew
+	@$(PYTHON) tools/generate.py
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""The command line: talks to the farm through kernfarm.client only."""

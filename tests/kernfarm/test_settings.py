@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kernel.errors import Code, FarmError
+from kernfarm import settings
+from kernfarm.settings import CoordinatorSettings, SourceSettings, WorkerSettings
+
+
+@pytest.mark.parametrize("kind", [CoordinatorSettings, WorkerSettings, SourceSettings])
+def test_each_setting_has_a_reason(kind: type[Any]) -> None:
+    assert all(settings.why(kind, f.name) for f in fields(kind))
+
+
+@pytest.mark.parametrize("kind", [CoordinatorSettings, WorkerSettings])
+def test_defaults_survive_the_file(kind: type[Any], tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(settings.plain(kind())))
+    assert settings.load(kind, path) == kind()
+
+
+def test_nested_and_optional_values(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("blobs_options: {region: x}\nsources: {git_protocols: [file], fetch_timeout_seconds: 5}\nstate_dir: /s\n")
+    read = settings.load(WorkerSettings, path)
+    assert read.blobs_options == {"region": "x"}
+    assert read.sources.git_protocols == ("file",)
+    assert read.sources.fetch_timeout_seconds == 5.0
+    assert read.state_dir == Path("/s")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("slotts: 2", Code.UNKNOWN_VALUE, "did you mean 'slots'"),
+        ("slots: two", Code.INVALID_ARGUMENT, "slots: expected int"),
+        ("slots: true", Code.INVALID_ARGUMENT, "slots: expected int"),
+        ("[1]", Code.INVALID_ARGUMENT, "expected a mapping"),
+        ("a: [", Code.INVALID_ARGUMENT, "not YAML"),
+        ("sources: {keyrin: x}", Code.UNKNOWN_VALUE, "did you mean 'keyring'"),
+    ],
+)
+def test_wrong_settings_are_named(text: str, code: Code, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    with pytest.raises(FarmError) as caught:
+        settings.load(WorkerSettings, path)
+    assert caught.value.problem.code is code
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FarmError) as caught:
+        settings.load(WorkerSettings, tmp_path / "none.yaml")
+    assert caught.value.problem.code is Code.MISSING_FILE
