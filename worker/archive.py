@@ -1,0 +1,116 @@
+"""Unpacking and cleaning up of what others made: archives and folders that a sandbox wrote are hostile.
+
+Archives are unpacked by GNU tar inside the sandbox, where only the destination can be written: whatever an archive tries,
+no member can land elsewhere (Python's own tarfile filter can be escaped: CVE-2025-4517). Folders that a sandbox wrote are
+walked by descriptor, never following a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel.errors import Code, FarmError
+from worker.cgroup import Limits
+from worker.sandbox import Bind, Job, Sandbox
+
+SOURCE_EPOCH = 1_000_000_000
+_MAX_BYTES = 16 << 30
+_SCRIPT = 'set -o pipefail; "${@:3}" < /build/archive | head -c "$1" | tar --extract --directory /build/to --strip-components "$2" '
+_TAR_FLAGS = "--no-same-owner --no-same-permissions --delay-directory-restore --warning=no-unknown-keyword --file -"
+_MAGIC = {
+    b"\xfd7zXZ\x00": ("xz", "-dc", "-T0"),
+    b"\x1f\x8b": ("gzip", "-dc"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "-dcq"),
+    b"BZh": ("bzip2", "-dc"),
+}
+
+
+def unpack(
+    sandbox: Sandbox,
+    archive: Path,
+    destination: Path,
+    *,
+    name: str,
+    strip: int = 0,
+    max_bytes: int = _MAX_BYTES,
+    cancel: threading.Event | None = None,
+) -> None:
+    """Unpack a tar archive (plain, gz, xz, bz2 or zstd, told by content) into a folder that the sandbox's user owns.
+
+    `name` stands for the archive in messages. Raises FarmError: BAD_ARCHIVE (broken, cut off, larger than `max_bytes` unpacked).
+    """
+    with archive.open("rb") as file:
+        head = file.read(8)
+    decompress = next((argv for magic, argv in _MAGIC.items() if head.startswith(magic)), ("cat",))
+    job = Job(
+        argv=("bash", "-c", _SCRIPT + _TAR_FLAGS, "unpack", str(max_bytes), str(strip), *decompress),
+        binds=(Bind(host=archive, inside="/build/archive"), Bind(host=destination, inside="/build/to", writable=True)),
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+        limits=Limits(memory_bytes=2 << 30, pids=64),
+        timeout_seconds=1800,
+    )
+    outcome = sandbox.run(job, cancel=cancel)
+    if outcome.code != 0:
+        said = outcome.output.decode(errors="replace").strip().splitlines()
+        if any("No space left on device" in line for line in said):
+            raise FarmError(Code.DISK_FULL, f"no space left to unpack {name}", where=str(destination))
+        reason = said[-1] if said else "it is cut off or larger than allowed"
+        raise FarmError(Code.BAD_ARCHIVE, f"cannot unpack: {reason}", where=name)
+
+
+def make_folder(path: Path, sandbox: Sandbox) -> Path:
+    """A new, empty folder that jobs may write to."""
+    path.mkdir(parents=True)
+    if os.geteuid() == 0:
+        os.chown(path, sandbox.uid, sandbox.uid)
+    return path
+
+
+def walk(folder: Path) -> Iterator[tuple[str, os.stat_result, int]]:
+    """Every entry below `folder` as (relative path, lstat, descriptor of its directory), directories after what is in them."""
+    for base, directories, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        prefix = os.path.relpath(base, folder)
+        for name in (*directories, *files):
+            info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            yield (name if prefix == "." else f"{prefix}/{name}"), info, descriptor
+
+
+def normalize(folder: Path, seconds: int, *, owner: int | None = None) -> None:
+    """Give everything below a folder one modification time (and owner); remove devices, pipes and sockets, and setuid bits."""
+    times = (seconds * 10**9, seconds * 10**9)
+    for path, info, descriptor in walk(folder):
+        name = os.path.basename(path)
+        if not (stat.S_ISREG(info.st_mode) or stat.S_ISDIR(info.st_mode) or stat.S_ISLNK(info.st_mode)):
+            os.unlink(name, dir_fd=descriptor)
+            continue
+        if owner is not None:
+            os.chown(name, owner, owner, dir_fd=descriptor, follow_symlinks=False)
+        if not stat.S_ISLNK(info.st_mode):
+            wanted = 0o755 if stat.S_ISDIR(info.st_mode) or info.st_mode & 0o100 else 0o644
+            if stat.S_IMODE(info.st_mode) != wanted:
+                os.chmod(name, wanted, dir_fd=descriptor)
+        os.utime(name, ns=times, dir_fd=descriptor, follow_symlinks=False)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder that a sandbox wrote; symbolic links are removed, not followed. None there is fine."""
+    if not shutil.rmtree.avoids_symlink_attacks:
+        raise FarmError(Code.INTERNAL, "this platform cannot remove folders safely", where=str(folder))
+    if folder.exists():
+        _make_searchable(folder)
+        shutil.rmtree(folder)
+
+
+def _make_searchable(folder: Path) -> None:
+    """A hostile build may leave folders that nobody may enter; root may anyway, others have to open them first."""
+    if os.geteuid() == 0:
+        return
+    for _, directories, _, descriptor in os.fwalk(folder, follow_symlinks=False):
+        for name in directories:
+            if not stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                os.chmod(name, 0o700, dir_fd=descriptor)

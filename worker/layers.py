@@ -1,0 +1,134 @@
+"""Layers: archives of output-tree files, with logical times.
+
+`make` decides by modification times, but clocks of nodes differ and archives may cut times to seconds. So the distinct times of
+a layer's files, sorted, become consecutive whole seconds from a base that depends only on the layer's place in the build.
+Order within a layer is kept, equal times stay equal, a layer is newer than what it was made from (docs/adr/0002-logical-times.md).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import zstandard
+
+from kernel.errors import Code, FarmError
+from kernel.steps import Usage
+from worker import archive
+from worker.context import Context
+
+_LEVEL = 3
+
+
+class Base(IntEnum):
+    """Where the logical times of a kind of layer begin, in seconds; all are later than archive.SOURCE_EPOCH and in the past."""
+
+    PREPARED = 1_100_000_000
+    SHARD = 1_200_000_000
+    LINK = 1_300_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What tells whether a file was written: mode, size (bytes), modification time (ns), inode."""
+
+    mode: int
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+Snapshot = Mapping[str, Entry]
+
+
+def scan(folder: Path) -> dict[str, Entry]:
+    """Every regular file and symbolic link below a folder."""
+    found: dict[str, Entry] = {}
+    for path, info, _ in archive.walk(folder):
+        if stat.S_ISREG(info.st_mode) or stat.S_ISLNK(info.st_mode):
+            found[path] = Entry(info.st_mode, info.st_size, info.st_mtime_ns, info.st_ino)
+    return found
+
+
+def changed(before: Snapshot, after: Snapshot) -> list[str]:
+    """Paths that are new or were written between two scans, sorted."""
+    return sorted(path for path, entry in after.items() if before.get(path) != entry)
+
+
+def logical_times(times: Mapping[str, int], base: int) -> dict[str, int]:
+    """Seconds for each path: rank of its time (ns) among the distinct times, from `base` on."""
+    ranks = {time: base + rank for rank, time in enumerate(sorted(set(times.values())))}
+    return {path: ranks[time] for path, time in times.items()}
+
+
+def pack(context: Context, folder: Path, paths: Iterable[str], entries: Snapshot, base: Base) -> str:
+    """Store the named files of a folder as a layer; returns its digest. Symbolic links stay links."""
+    chosen = sorted(paths)
+    times = logical_times({path: entries[path].mtime_ns for path in chosen}, base)
+    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        with tempfile.NamedTemporaryFile(dir=context.scratch) as file:
+            with (
+                zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as stream,
+                tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+            ):
+                for path in chosen:
+                    _add(tar, root, path, times[path])
+            file.flush()
+            digest, size = context.blobs.put_file(Path(file.name))
+    finally:
+        os.close(root)
+    context.meter.add(Usage(bytes_stored=size))
+    return digest
+
+
+def unpack(context: Context, digest: str, folder: Path, *, name: str) -> None:
+    """Put a layer's files into a folder that the sandbox's user owns; times as they are in the layer."""
+    with tempfile.NamedTemporaryFile(dir=context.scratch) as file:
+        path = Path(file.name)
+        size = context.blobs.get_file(digest, path)
+        path.chmod(0o644)
+        context.meter.add(Usage(bytes_fetched=size))
+        archive.unpack(context.sandbox, path, folder, name=name, cancel=context.cancel)
+        path.touch()  # get_file replaced it; the context manager wants something to remove
+
+
+def _add(tar: tarfile.TarFile, root: int, path: str, seconds: int) -> None:
+    info = tarfile.TarInfo(path)
+    info.mtime = seconds
+    *parents, name = path.split("/")
+    folder = _descend(root, parents)
+    try:
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            info.type = tarfile.SYMTYPE
+            info.linkname = os.readlink(name, dir_fd=folder)
+            tar.addfile(info)
+            return
+        info.mode = 0o755 if status.st_mode & 0o100 else 0o644
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise FarmError(Code.INTERNAL, "no regular file any more", where=path)
+            info.size = os.fstat(descriptor).st_size
+            tar.addfile(info, file)
+    finally:
+        os.close(folder)
+
+
+def _descend(root: int, parents: list[str]) -> int:
+    """A descriptor of the folder below `root`, following no link on the way."""
+    current = os.dup(root)
+    for name in parents:
+        try:
+            deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+        finally:
+            os.close(current)
+        current = deeper
+    return current
