@@ -113,7 +113,7 @@ def _read_optional(kind: Any, plain: Any, path: str) -> Any:
 def _read_dataclass(kind: type[Any], plain: Any, path: str) -> Any:
     if not isinstance(plain, dict):
         raise CodecError(f"{path}: expected an object, got {type(plain).__name__}")
-    hints = _hints(kind)
+    hints = _hints(typing.cast(Hashable, kind))
     names = {f.name for f in dataclasses.fields(kind)}
     if unknown := sorted(set(plain) - names):
         raise CodecError(f"{path}: unknown field {unknown[0]!r}")

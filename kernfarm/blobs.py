@@ -5,6 +5,8 @@ Layout: `blobs/ab/cdef...` for content, `PREFIX/...` for keyed entries (compiler
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -62,8 +64,7 @@ class BlobStore:
     def put_bytes(self, data: bytes) -> str:
         """Store a byte string; returns its digest."""
         digest = digests.of_bytes(data)
-        if self._size(_key(digest)) != len(data):
-            self._write(_key(digest), data)
+        self._ensure(_key(digest), data, len(data))
         return digest
 
     def put_file(self, path: Path) -> tuple[str, int]:
@@ -74,14 +75,14 @@ class BlobStore:
     def put_stream(self, chunks: Iterable[bytes], *, expect: str = "", limit: int = 0) -> tuple[str, int]:
         """Store what a stream brings, once it is complete. Raises FarmError(BAD_DIGEST) when it is not `expect`, INVALID_ARGUMENT
         when it is longer than `limit` bytes; then nothing is left behind."""
-        with tempfile.TemporaryFile() as spool:
+        with self._spool() as spool:
             size = 0
             for chunk in chunks:
                 size += len(chunk)
                 if limit and size > limit:
                     raise FarmError(Code.INVALID_ARGUMENT, f"more than {limit} bytes", where=expect)
-                spool.write(chunk)
-            spool.seek(0)
+                with _disk(self.name):
+                    spool.write(chunk)
             found = _hash(spool)
             if expect and found != expect:
                 raise FarmError(Code.BAD_DIGEST, f"expected {expect}, got {found}", where=expect)
@@ -107,7 +108,7 @@ class BlobStore:
     def get_file(self, digest: str, path: Path) -> int:
         """Write a blob to `path`, all or nothing. Returns its size in bytes."""
         size = 0
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}.", delete=False) as file:
+        with _disk(str(path.parent)), tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}.", delete=False) as file:
             try:
                 for chunk in self.stream(digest):
                     size += file.write(chunk)
@@ -149,12 +150,15 @@ class BlobStore:
         """Entries under names of the caller's, below `prefix`."""
         return KeyedStore(self, prefix)
 
+    def _spool(self) -> IO[bytes]:
+        with _disk(self.name):
+            return tempfile.TemporaryFile(dir=self._folder)
+
     def _put_open(self, file: IO[bytes]) -> tuple[str, int]:
         digest = _hash(file)
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        if self._size(_key(digest)) != size:
-            self._write(_key(digest), file)
+        self._ensure(_key(digest), file, size)
         return digest, size
 
     def _size(self, key: str) -> int | None:
@@ -165,18 +169,18 @@ class BlobStore:
         except exceptions.BaseError as error:
             raise self._error(error, key) from error
 
-    def _write(self, key: str, data: bytes | IO[bytes]) -> None:
-        try:
-            obstore.put(self._store, key, cast(Any, data))
-        except exceptions.BaseError as error:
-            raise self._error(error, key) from error
+    def _ensure(self, key: str, data: bytes | IO[bytes], size: int) -> None:
+        """Durable when this returns, also when another writer put it there a moment ago."""
+        if self._size(key) != size:
+            self._write_entry(key, data)
         if self._folder is not None:
-            _sync(self._folder / key)
+            with _disk(self.name):
+                _sync(self._folder / key)
 
-    def _write_entry(self, key: str, data: bytes) -> None:
+    def _write_entry(self, key: str, data: bytes | IO[bytes]) -> None:
         """Not synced: an entry lost in a power cut is made again, a damaged one is noticed."""
         try:
-            obstore.put(self._store, key, data)
+            obstore.put(self._store, key, cast(Any, data))
         except exceptions.BaseError as error:
             raise self._error(error, key) from error
 
@@ -228,7 +232,7 @@ class KeyedStore:
         return None
 
     def put(self, key: bytes, data: bytes) -> None:
-        """Store an entry, in place of an older one."""
+        """Store an entry, in place of an older one, all or nothing."""
         head = _ENVELOPE + len(key).to_bytes(2, "big") + key
         self._blobs._write_entry(self._path(key), head + hashlib.sha256(data).digest() + data)
 
@@ -252,16 +256,32 @@ def _hash(file: IO[bytes]) -> str:
 
 
 def _open_regular(path: Path) -> IO[bytes]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise FarmError(Code.INVALID_ARGUMENT, "not a regular file", where=str(path)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise FarmError(Code.INVALID_ARGUMENT, "not a regular file", where=str(path))
     return os.fdopen(descriptor, "rb")
 
 
+@contextlib.contextmanager
+def _disk(where: str) -> Iterator[None]:
+    """Turn what a local disk refuses into a problem that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FarmError(Code.DISK_FULL, "the disk is full", where=where, hint="free space, or move it") from error
+        raise FarmError(Code.UNAVAILABLE, f"the disk refuses: {error.strerror}", where=where) from error
+
+
 def _sync(path: Path) -> None:
     """Make a new file and its name durable: a result is announced only when it survives a power cut."""
-    for each in (path, path.parent):
+    for each in (path, path.parent, path.parent.parent):
         descriptor = os.open(each, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kernel.steps import Attempt, Progress
 from kernfarm.blobs import BlobStore
+from kernfarm.settings import SourceSettings
 from worker.ccache import CompileCache
 from worker.meter import Meter
 from worker.sandbox import Sandbox
@@ -30,3 +31,4 @@ class Context:
     log: Callable[[bytes], None]
     report: Callable[[Progress], None]
     cancel: threading.Event
+    sources: SourceSettings

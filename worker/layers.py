@@ -71,7 +71,7 @@ def pack(context: Context, folder: Path, paths: Iterable[str], entries: Snapshot
     """Store the named files of a folder as a layer; returns its digest. Symbolic links stay links."""
     chosen = sorted(paths)
     times = logical_times({path: entries[path].mtime_ns for path in chosen}, base)
-    root = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    root = _open(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=context.scratch) as file:
             with (
@@ -99,11 +99,60 @@ def unpack(context: Context, digest: str, folder: Path, *, name: str) -> None:
         path.touch()  # get_file replaced it; the context manager wants something to remove
 
 
+def merge(layer: Path, folder: Path, protected: Snapshot, *, name: str) -> None:
+    """Move an unpacked layer's files into a folder. Raises FarmError(INTERNAL) for a file of `protected`.
+
+    Two shards may have generated the same file. Equal content is kept once, with the older time, so that objects of both are
+    newer; different content is an error, since one of them was compiled against something else.
+    """
+    for path, info, descriptor in archive.walk(layer):
+        if stat.S_ISDIR(info.st_mode):
+            continue
+        if path in protected:
+            raise FarmError(Code.INTERNAL, f"{name} holds a file of the prepared layer", where=path)
+        *parents, base = path.split("/")
+        to = _descend(_open(folder), parents, make=info)
+        try:
+            if _exists(base, to):
+                _keep_older(base, info, descriptor, to, f"{name}: {path}")
+            else:
+                os.rename(base, base, src_dir_fd=descriptor, dst_dir_fd=to)
+        finally:
+            os.close(to)
+
+
+def _keep_older(base: str, info: os.stat_result, source: int, target: int, where: str) -> None:
+    there = os.stat(base, dir_fd=target, follow_symlinks=False)
+    if there.st_mode != info.st_mode or _content(base, source, info) != _content(base, target, there):
+        raise FarmError(Code.INTERNAL, "two shards made this file differently", where=where)
+    if info.st_mtime_ns < there.st_mtime_ns:
+        os.utime(base, ns=(info.st_mtime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
+
+
+def _content(base: str, folder: int, info: os.stat_result) -> bytes:
+    if stat.S_ISLNK(info.st_mode):
+        return os.fsencode(os.readlink(base, dir_fd=folder))
+    with os.fdopen(os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
+        return file.read()
+
+
+def _exists(base: str, folder: int) -> bool:
+    try:
+        os.stat(base, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+
 def _add(tar: tarfile.TarFile, root: int, path: str, seconds: int) -> None:
     info = tarfile.TarInfo(path)
     info.mtime = seconds
     *parents, name = path.split("/")
-    folder = _descend(root, parents)
+    folder = _descend(os.dup(root), parents)
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
@@ -122,11 +171,15 @@ def _add(tar: tarfile.TarFile, root: int, path: str, seconds: int) -> None:
         os.close(folder)
 
 
-def _descend(root: int, parents: list[str]) -> int:
-    """A descriptor of the folder below `root`, following no link on the way."""
-    current = os.dup(root)
+def _descend(root: int, parents: list[str], make: os.stat_result | None = None) -> int:
+    """A descriptor of the folder below `root` (which is closed), following no link on the way. With `make`, missing folders
+    are made and belong to whom that entry belongs."""
+    current = root
     for name in parents:
         try:
+            if make is not None and not _exists(name, current):
+                os.mkdir(name, 0o755, dir_fd=current)
+                os.chown(name, make.st_uid, make.st_gid, dir_fd=current, follow_symlinks=False)
             deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
         finally:
             os.close(current)

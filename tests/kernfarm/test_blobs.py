@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,10 +102,51 @@ def test_links_and_devices_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="symbolic"):
-        store.put_file(tmp_path / "link")
-    with pytest.raises(FarmError, match="not a regular file"):
-        store.put_file(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(FarmError, match="not a regular file"):
+            store.put_file(tmp_path / name)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_nothing_half_is_left(small_disk: Path, tmp_path: Path) -> None:
+    store = BlobStore.open(f"file://{small_disk}/blobs")
+    data = os.urandom(3_000_000)
+    (tmp_path / "big").write_bytes(data)
+    puts = (lambda: store.put_bytes(data), lambda: store.put_file(tmp_path / "big"), lambda: store.put_stream([data]))
+    for put in puts:
+        with pytest.raises(FarmError) as caught:
+            put()
+        assert caught.value.problem.code is Code.DISK_FULL
+    assert not store.has(digest.of_bytes(data))
+    assert store.get_bytes(store.put_bytes(bytes(1_000_000))) == bytes(1_000_000)
+
+
+def test_a_full_disk_at_the_receiver(small_disk: Path, tmp_path: Path) -> None:
+    store = BlobStore.open(f"file://{tmp_path}/blobs")
+    name = store.put_bytes(os.urandom(3_000_000))
+    with pytest.raises(FarmError) as caught:
+        store.get_file(name, small_disk / "copy")
+    assert caught.value.problem.code is Code.DISK_FULL
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_folder_that_is_gone_is_unavailable(tmp_path: Path) -> None:
+    store = BlobStore.open(f"file://{tmp_path}/blobs")
+    (tmp_path / "blobs").rmdir()
+    (tmp_path / "blobs").write_text("a file now")
+    for call in (lambda: store.put_bytes(b"x"), lambda: store.put_stream([b"x"]), lambda: store.keyed("c").put(b"k", b"v")):
+        with pytest.raises(FarmError):
+            call()
 
 
 def test_many_writers_of_one_blob(store: BlobStore) -> None:

@@ -1,0 +1,151 @@
+"""How a kernel is split: which kbuild goals go into which shard. Pure; the same inventory gives the same plan.
+
+Goals are `dir/` (everything below) or `path/foo.o`. A folder without a Makefile or Kbuild of its own builds nothing as a
+goal, so its objects are named. Some folders are never goals: what they make depends on the whole kernel.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+# Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
+_LINK_ONLY = ("scripts", "tools", "usr", "init", "certs", "samples")
+# One `make` call costs two to three CPU-seconds before its first compile, so a shard has to be worth several times that.
+_SHORTEST_SECONDS = 12.0
+_LONGEST_SECONDS = 60.0
+# More shards than slots, so that a slow worker gets fewer and the last ones are short.
+_SHARDS_PER_SLOT = 3
+# First guess of what a compile costs, until there is history: most of it is headers, some is the file itself.
+_SECONDS_EACH = 0.3
+_SECONDS_PER_BYTE = 4e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One object that an ordinary build would compile: its path in the output tree and the size of its source (bytes)."""
+
+    path: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own."""
+
+    units: tuple[Unit, ...]
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Goals of one compile step, how many objects they make, and an estimate of their cost in CPU-seconds."""
+
+    goals: tuple[str, ...]
+    objects: int
+    weight_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`covered` objects are made by the shards, `link_only` ones are left to the link step."""
+
+    shards: tuple[Shard, ...]
+    covered: int
+    link_only: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    goals: tuple[str, ...]
+    objects: int
+    weight: float
+
+
+def coverable(path: str) -> bool:
+    """Whether a shard may make this object."""
+    top, _, rest = path.partition("/")
+    if not rest or top in _LINK_ONLY:
+        return False
+    parts = path.split("/")
+    in_boot = len(parts) > 3 and parts[0] == "arch" and parts[2] in ("boot", "entry", "purgatory", "realmode", "tools")
+    return not in_boot and not path.startswith("drivers/firmware/efi/libstub/") and path.endswith(".o")
+
+
+def weight(unit: Unit, history: Mapping[str, float] | None = None) -> float:
+    """CPU-seconds that compiling this object takes, measured or guessed."""
+    measured = (history or {}).get(unit.path)
+    return measured if measured is not None else _SECONDS_EACH + unit.size * _SECONDS_PER_BYTE
+
+
+def plan(inventory: Inventory, *, slots: int, history: Mapping[str, float] | None = None) -> Plan:
+    """Split an inventory for a farm of `slots` (attempts at a time)."""
+    units = sorted((unit for unit in inventory.units if coverable(unit.path)), key=lambda unit: unit.path)
+    total = sum(weight(unit, history) for unit in units)
+    wanted = total / max(1, slots * _SHARDS_PER_SLOT)
+    target = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
+    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), history)
+    pieces = tree.pieces("", target / 3)
+    shards = _pack(pieces, max(1, round(total / target)) if units else 0)
+    return Plan(shards=shards, covered=len(units), link_only=len(inventory.units) - len(units))
+
+
+def _impure(inventory: Inventory) -> Iterable[str]:
+    """Folders that can't be goals as a whole, because something below them is the link step's."""
+    for unit in inventory.units:
+        if not coverable(unit.path):
+            parts = unit.path.split("/")[:-1]
+            yield from ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+
+
+class _Tree:
+    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str], history: Mapping[str, float] | None) -> None:
+        self._folders = folders
+        self._impure = impure
+        self._history = history
+        self._own: dict[str, list[Unit]] = defaultdict(list)
+        self._below: dict[str, set[str]] = defaultdict(set)
+        for unit in units:
+            parts = unit.path.split("/")[:-1]
+            self._own["/".join(parts)].append(unit)
+            for depth in range(len(parts)):
+                self._below["/".join(parts[:depth])].add("/".join(parts[: depth + 1]))
+
+    def pieces(self, folder: str, limit: float) -> list[_Piece]:
+        """Indivisible pieces of at most about `limit` CPU-seconds: whole folders where that is possible, else single objects."""
+        objects, seconds = self._sum(folder)
+        if folder and folder in self._folders and folder not in self._impure and (seconds <= limit or objects == 1):
+            return [_Piece((f"{folder}/",), objects, seconds)]
+        pieces = [piece for child in sorted(self._below[folder]) for piece in self.pieces(child, limit)]
+        pieces += [_Piece((unit.path,), 1, weight(unit, self._history)) for unit in self._own[folder]]
+        return pieces
+
+    def _sum(self, folder: str) -> tuple[int, float]:
+        own = self._own[folder]
+        objects, seconds = len(own), sum(weight(unit, self._history) for unit in own)
+        for child in self._below[folder]:
+            below = self._sum(child)
+            objects, seconds = objects + below[0], seconds + below[1]
+        return objects, seconds
+
+
+def _pack(pieces: Sequence[_Piece], count: int) -> tuple[Shard, ...]:
+    """Neighbours stay together: a shard that touches few folders reads few makefiles. Cuts fall where the running total says so."""
+    total = sum(piece.weight for piece in pieces)
+    shards: list[list[_Piece]] = [[] for _ in range(count)]
+    done = 0.0
+    for piece in pieces:
+        middle = done + piece.weight / 2
+        shards[min(count - 1, int(middle / total * count))].append(piece)
+        done += piece.weight
+    made = [
+        Shard(
+            goals=tuple(goal for piece in shard for goal in piece.goals),
+            objects=sum(piece.objects for piece in shard),
+            weight_seconds=round(sum(piece.weight for piece in shard), 3),
+        )
+        for shard in shards
+        if shard
+    ]
+    return tuple(sorted(made, key=lambda shard: (-shard.weight_seconds, shard.goals)))

@@ -1,0 +1,52 @@
+"""What there is to compile, asked of kbuild itself: a dry run of the ordinary build lists every compile it would do.
+
+`make -n` descends into every folder with the real makefiles and the real config, so nothing about them has to be known here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+
+from kernel.errors import Code, FarmError
+from kernel.plan import Inventory, Unit
+
+# The announcement and, in the same recipe, the source: `echo '  CC      a/b.o'; ... -c -o a/b.o /build/src/a/b.c`.
+_ANNOUNCED = re.compile(rb"echo '  (?:CC|AS|CXX|RUSTC)(?: \[M\])? +(\S+\.o)'")
+
+
+class DryRun:
+    """Collects the objects that a dry run announces; feed it the output line by line."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, None] = {}
+
+    def __call__(self, line: bytes) -> None:
+        for match in _ANNOUNCED.finditer(line):
+            path = match[1].decode(errors="replace").removeprefix("./")
+            self.objects[path] = None
+
+
+def inventory(objects: list[str], tree: Path) -> Inventory:
+    """Objects with the sizes of their sources, and the folders that can be goals. Raises FarmError(INTERNAL) when there is nothing."""
+    if not objects:
+        raise FarmError(Code.INTERNAL, "the dry run announced nothing to compile", where="inventory")
+    parents = {"/".join(parts[:depth]) for path in objects for parts in [path.split("/")] for depth in range(1, len(parts))}
+    folders = sorted(folder for folder in parents if any(_size(tree, f"{folder}/{name}") for name in ("Kbuild", "Makefile")))
+    return Inventory(units=tuple(Unit(path=path, size=_source_size(tree, path)) for path in sorted(objects)), folders=tuple(folders))
+
+
+def _source_size(tree: Path, path: str) -> int:
+    """0 for an object whose source is generated."""
+    stem = path.removesuffix(".o")
+    return next((size for suffix in (".c", ".S") if (size := _size(tree, stem + suffix))), 0)
+
+
+def _size(tree: Path, path: str) -> int:
+    try:
+        info = os.lstat(tree / path)
+    except OSError:
+        return 0
+    return info.st_size if stat.S_ISREG(info.st_mode) else 0

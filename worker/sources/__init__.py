@@ -1,0 +1,1 @@
+"""Where kernel trees come from, one module for each kind of source."""

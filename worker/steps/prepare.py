@@ -1,0 +1,29 @@
+"""The prepare step: everything that all compiles need, and the list of what there is to compile."""
+
+from __future__ import annotations
+
+from kernel import tables
+from kernel.codec import canonical
+from kernel.steps import PrepareResult, PrepareTask
+from worker import archive, layers
+from worker.context import Context
+from worker.inventory import DryRun, inventory
+from worker.kbuild import Place
+
+
+def run(context: Context, task: PrepareTask) -> PrepareResult:
+    """`make prepare modules_prepare`; the whole output tree becomes the prepared layer."""
+    out = archive.make_folder(context.scratch / "out", context.sandbox)
+    with context.trees.checkout(task.tree) as source:
+        context.blobs.get_file(task.config, out / ".config")
+        archive.give(out / ".config", context.sandbox)
+        place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
+        place.make("olddefconfig", "prepare", "modules_prepare")
+        release = place.ask("kernelrelease")
+        compiler = place.run((tables.compiler(task.arch, task.toolchain), "--version")).output.decode(errors="replace").partition("\n")[0]
+        entries = layers.scan(out)
+        layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED)
+        listener = DryRun()
+        place.dry_run(*tables.arch(task.arch).goals, on_line=listener)
+        found = inventory(list(listener.objects), source.path)
+    return PrepareResult(layer=layer, inventory=context.blobs.put_bytes(canonical(found)), release=release, compiler=compiler)

@@ -1,0 +1,194 @@
+"""Kernel source trees of a node: unpacked once, shared read-only by all attempts, patched ones as hard-link copies.
+
+Every file has one constant time; a patched file has a later one, in an inode of its own. A tree in use holds a shared lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel import digest as digests
+from kernel.steps import Tree
+from kernfarm import process
+from kernfarm.blobs import BlobStore
+from worker import archive
+from worker.ccache import shadow_salt
+from worker.sandbox import HOST_PATH, Sandbox
+
+PATCHED_EPOCH = archive.SOURCE_EPOCH + 100
+WHITEOUT = ".wh."  # OCI image specification, layer.md: how a layer says that a file is gone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkout:
+    """A tree to be mounted read-only. `salt` keeps compiler results of trees with other header names apart."""
+
+    path: Path
+    salt: str
+
+
+class TreeCache:
+    """Trees below `folder`, at most about `limit_bytes` of them beyond those in use."""
+
+    def __init__(self, folder: Path, blobs: BlobStore, sandbox: Sandbox, *, limit_bytes: int) -> None:
+        self._folder = folder
+        self._blobs = blobs
+        self._sandbox = sandbox
+        self._limit = limit_bytes
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+
+    @contextlib.contextmanager
+    def checkout(self, tree: Tree) -> Iterator[Checkout]:
+        """The tree's folder, for as long as the context lasts. Raises FarmError: BLOB_LOST, BAD_ARCHIVE, DISK_FULL."""
+        with contextlib.ExitStack() as stack:
+            base = stack.enter_context(self._ready(_name(tree.tarball), lambda to: self._unpack(tree.tarball, to)))
+            if not tree.upper:
+                yield self._checkout(base)
+                return
+            name = f"{_name(tree.tarball)}-{_name(tree.upper)}"
+            yield self._checkout(stack.enter_context(self._ready(name, lambda to: self._overlay(base / "src", tree.upper, to))))
+
+    def _checkout(self, place: Path) -> Checkout:
+        os.utime(place / "salt")  # last use, for eviction
+        return Checkout(path=place / "src", salt=(place / "salt").read_text())
+
+    @contextlib.contextmanager
+    def _ready(self, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
+        """Hold a shared lock on a finished tree; make it first, under an exclusive lock, if need be."""
+        place = self._folder / name
+        with (self._folder / f"{name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            if not (place / "salt").exists():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not (place / "salt").exists():
+                    self._make(place, make)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            yield place
+
+    def _make(self, place: Path, make: Callable[[Path], None]) -> None:
+        archive.remove_tree(place)  # half-done, of a process that died
+        self._evict()
+        place.mkdir(mode=0o755)
+        place.chmod(0o755)
+        try:
+            make(place / "src")
+            headers = [path for path, _, _ in archive.walk(place / "src") if path.endswith(".h")]
+            (place / "salt").write_text(shadow_salt(headers))
+        except BaseException:
+            archive.remove_tree(place)
+            raise
+
+    def _unpack(self, tarball: str, to: Path) -> None:
+        archive.make_folder(to, self._sandbox)
+        with self._fetched(tarball) as path:
+            archive.unpack(self._sandbox, path, to, name=f"source {tarball}", strip=1)
+        archive.normalize(to, archive.SOURCE_EPOCH, owner=os.geteuid())
+        self._seal(to)
+
+    def _overlay(self, base: Path, upper: str, to: Path) -> None:
+        argv = ("cp", "-al", "--", str(base), str(to))
+        process.run(argv, env={"PATH": HOST_PATH, "LC_ALL": "C"}, timeout_seconds=600)
+        staging = archive.make_folder(to.parent / "upper", self._sandbox)
+        with self._fetched(upper) as path:
+            archive.unpack(self._sandbox, path, staging, name=f"patches {upper}")
+        archive.normalize(staging, PATCHED_EPOCH, owner=os.geteuid())
+        merge(staging, to)
+        archive.remove_tree(staging)
+
+    def _seal(self, folder: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(folder, 0, 0)
+        folder.chmod(0o755)
+
+    @contextlib.contextmanager
+    def _fetched(self, digest: str) -> Iterator[Path]:
+        path = self._folder / f".fetch-{uuid.uuid4().hex}"
+        try:
+            self._blobs.get_file(digest, path)
+            path.chmod(0o644)
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _evict(self) -> None:
+        """Remove the longest unused trees until the others fit; those in use stay."""
+        places = [place for place in self._folder.iterdir() if (place / "salt").exists()]
+        places.sort(key=lambda place: (place / "salt").stat().st_mtime)
+        sizes = {place: sum(info.st_size for _, info, _ in archive.walk(place)) for place in places}
+        total = sum(sizes.values())
+        for place in places:
+            if total <= self._limit:
+                return
+            with (self._folder / f"{place.name}.lock").open("a") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                archive.remove_tree(place)
+                total -= sizes[place]
+
+
+def merge(upper: Path, tree: Path) -> None:
+    """Put an upper layer's files in place of a tree's; whiteouts remove. Follows no symbolic link in either folder."""
+    for path, info, descriptor in archive.walk(upper):
+        *parents, name = path.split("/")
+        if stat.S_ISDIR(info.st_mode):
+            continue
+        folder = _open_folder(tree, parents)
+        try:
+            if name.startswith(WHITEOUT):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name.removeprefix(WHITEOUT), dir_fd=folder)
+            else:
+                os.rename(name, name, src_dir_fd=descriptor, dst_dir_fd=folder)
+        finally:
+            os.close(folder)
+
+
+def _open_folder(root: Path, parents: list[str]) -> int:
+    current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    for name in parents:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o755, dir_fd=current)
+        try:
+            deeper = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+        finally:
+            os.close(current)
+        current = deeper
+    return current
+
+
+def read_text(tree: Path, path: str, limit: int = 1 << 20) -> str:
+    """A small text file of a tree, following no symbolic link. Raises FileNotFoundError or OSError(ELOOP)."""
+    return read_bytes(tree, path, limit).decode(errors="replace")
+
+
+def read_bytes(tree: Path, path: str, limit: int = 1 << 26) -> bytes:
+    """A file of a tree, at most `limit` bytes of it, following no symbolic link. Raises FileNotFoundError or OSError(ELOOP)."""
+    *parents, name = path.split("/")
+    current = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    for parent in parents:
+        try:
+            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+        finally:
+            os.close(current)
+        current = deeper
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
+    finally:
+        os.close(current)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(limit)
+
+
+def _name(digest: str) -> str:
+    return digests.hex_of(digest)[:32]
