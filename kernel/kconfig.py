@@ -27,16 +27,23 @@ _PATHS = frozenset(
         "SYSTEM_BLACKLIST_HASH_LIST",
         "EXTRA_FIRMWARE_DIR",
         "EXTRA_FIRMWARE",
-        "IMA_X509_PATH",
-        "EVM_X509_PATH",
         "UNUSED_KSYMS_WHITELIST",
         "CFG80211_EXTRA_REGDB_KEYDIR",
-        "DEFAULT_INIT",
         "BUILTIN_DTB_SOURCE",
         "BUILTIN_DTB_NAME",
     }
 )
-_AT_RUN_TIME = frozenset({"DEFAULT_INIT", "IMA_X509_PATH", "EVM_X509_PATH"})
+# Paths that the running kernel uses, not the build.
+_AT_RUN_TIME = frozenset(
+    {
+        "DEFAULT_INIT",
+        "MODPROBE_PATH",
+        "UEVENT_HELPER_PATH",
+        "STATIC_USERMODEHELPER_PATH",
+        "IMA_X509_PATH",
+        "EVM_X509_PATH",
+    }
+)
 _SHELL = re.compile(r"[`$\n;|&<>]")
 
 

@@ -7,6 +7,7 @@ walked by descriptor, never following a symbolic link.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -85,6 +86,24 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result, int]]:
         for name in (*directories, *files):
             info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
             yield (name if prefix == "." else f"{prefix}/{name}"), info, descriptor
+
+
+def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
+    """A regular file below the folder of a descriptor, at most `limit` bytes, following no link on the way. Raises OSError."""
+    *parents, name = path.split("/")
+    current = os.dup(root)
+    try:
+        for parent in parents:
+            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            os.close(current)
+            current = deeper
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
+    finally:
+        os.close(current)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ELOOP, "not a regular file", path)
+        return file.read(limit)
 
 
 def normalize(folder: Path, seconds: int, *, owner: int | None = None) -> None:

@@ -19,7 +19,8 @@ from worker.trees import TreeCache
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """`scratch` is a folder of this attempt alone, removed afterwards, writable to the sandbox's user. `log` takes output lines
-    (raw, with newline), `report` progress; both are cheap and thread-safe. `cancel` is set when the attempt shall end."""
+    (raw, with newline), `report` progress; both are cheap and thread-safe. `cancel` is set when the attempt shall end. `epoch`:
+    unix seconds of the newest header outside the tree that host tools are compiled with."""
 
     attempt: Attempt
     scratch: Path
@@ -32,3 +33,4 @@ class Context:
     report: Callable[[Progress], None]
     cancel: threading.Event
     sources: SourceSettings
+    epoch: int

@@ -80,8 +80,10 @@ class Place:
         return Made(compiled=tuple(listener.compiled), output=outcome.output)
 
     def dry_run(self, *goals: str, on_line: OnLine) -> None:
-        """`make -n`: hands on every line that make would execute; changes nothing that a build reads."""
-        self._make(("-n", *goals), on_line)
+        """`make -n`: hands on every line that make would execute; changes nothing that a build reads.
+
+        Goes on after errors: what is linked from files that a dry run does not make can't be found (vmlinux.a, since 6.1.190)."""
+        self.run(self._command(("-n", "-k", *goals)), on_line=on_line)
 
     def ask(self, goal: str) -> str:
         """The last line that a query goal prints (`kernelrelease`)."""
@@ -118,6 +120,10 @@ class Place:
             )
         return outcome
 
+    def _command(self, goals: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        jobs = self.context.attempt.jobs
+        return command(arch=self.arch, toolchain=self.toolchain, jobs=jobs, goals=goals, variables=variables)
+
     def _make(
         self,
         goals: Sequence[str],
@@ -127,7 +133,7 @@ class Place:
         binds: Sequence[Bind] = (),
         cached: bool = False,
     ) -> Outcome:
-        argv = command(arch=self.arch, toolchain=self.toolchain, jobs=self.context.attempt.jobs, goals=goals, variables=variables)
+        argv = self._command(goals, variables)
         if cached:
             with _cache(self.context, _compilers(self.arch, self.toolchain), self.source.salt) as session:
                 together = (*binds, *session.binds)

@@ -1,12 +1,13 @@
 """Layers: archives of output-tree files, with logical times.
 
-`make` decides by modification times, but clocks of nodes differ and archives may cut times to seconds. So the distinct times of
-a layer's files, sorted, become consecutive whole seconds from a base that depends only on the layer's place in the build.
+`make` decides by modification times, but clocks of nodes differ. So the distinct times of a layer's files, sorted, become
+consecutive ticks from a base that depends only on the layer's place in the build and on the toolchain's headers.
 Order within a layer is kept, equal times stay equal, a layer is newer than what it was made from (docs/adr/0002-logical-times.md).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -18,20 +19,23 @@ from pathlib import Path
 
 import zstandard
 
+from kernel import kconfig
 from kernel.errors import Code, FarmError
 from kernel.steps import Usage
 from worker import archive
 from worker.context import Context
 
 _LEVEL = 3
+# Ticks of 10 microseconds: exact enough in a tar header's decimal fraction, and a second holds more of them than a tree has files.
+_TICKS = 100_000
 
 
 class Base(IntEnum):
-    """Where the logical times of a kind of layer begin, in seconds; all are later than archive.SOURCE_EPOCH and in the past."""
+    """Where the logical times of a kind of layer begin: seconds after Context.epoch, the newest of the node's own headers."""
 
-    PREPARED = 1_100_000_000
-    SHARD = 1_200_000_000
-    LINK = 1_300_000_000
+    PREPARED = 1
+    SHARD = 2
+    LINK = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +60,32 @@ def scan(folder: Path) -> dict[str, Entry]:
     return found
 
 
+def folders(folder: Path) -> list[str]:
+    """Every folder below a folder. kbuild finds `a/b/../../c` only where a/b exists, so empty ones count too."""
+    return [path for path, info, _ in archive.walk(folder) if stat.S_ISDIR(info.st_mode)]
+
+
 def changed(before: Snapshot, after: Snapshot) -> list[str]:
     """Paths that are new or were written between two scans, sorted."""
     return sorted(path for path, entry in after.items() if before.get(path) != entry)
 
 
-def logical_times(times: Mapping[str, int], base: int) -> dict[str, int]:
-    """Seconds for each path: rank of its time (ns) among the distinct times, from `base` on."""
-    ranks = {time: base + rank for rank, time in enumerate(sorted(set(times.values())))}
+def logical_times(times: Mapping[str, int], base: int) -> dict[str, float]:
+    """Seconds for each path: rank of its time (ns) among the distinct times, in ticks from `base` (seconds) on.
+
+    Raises FarmError(INTERNAL) when there are more distinct times than fit before the next layer's base.
+    """
+    distinct = sorted(set(times.values()))
+    if len(distinct) > _TICKS:
+        raise FarmError(Code.INTERNAL, f"a layer with {len(distinct)} different times", where="layer")
+    ranks = {time: base + rank / _TICKS for rank, time in enumerate(distinct)}
     return {path: ranks[time] for path, time in times.items()}
 
 
-def pack(context: Context, folder: Path, paths: Iterable[str], entries: Snapshot, base: Base) -> str:
-    """Store the named files of a folder as a layer; returns its digest. Symbolic links stay links."""
+def pack(context: Context, folder: Path, paths: Iterable[str], entries: Snapshot, base: Base, *, folders: Iterable[str] = ()) -> str:
+    """Store the named files (and empty `folders`) of a folder as a layer; returns its digest. Symbolic links stay links."""
     chosen = sorted(paths)
-    times = logical_times({path: entries[path].mtime_ns for path in chosen}, base)
+    times = logical_times({path: entries[path].mtime_ns for path in chosen}, context.epoch + base)
     root = _open(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=context.scratch) as file:
@@ -78,6 +93,8 @@ def pack(context: Context, folder: Path, paths: Iterable[str], entries: Snapshot
                 zstandard.ZstdCompressor(level=_LEVEL).stream_writer(file, closefd=False) as stream,
                 tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar,
             ):
+                for path in sorted(folders):
+                    _add_folder(tar, path, context.epoch + base)
                 for path in chosen:
                     _add(tar, root, path, times[path])
             file.flush()
@@ -148,7 +165,13 @@ def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
-def _add(tar: tarfile.TarFile, root: int, path: str, seconds: int) -> None:
+def _add_folder(tar: tarfile.TarFile, path: str, seconds: int) -> None:
+    info = tarfile.TarInfo(path)
+    info.type, info.mode, info.mtime = tarfile.DIRTYPE, 0o755, seconds
+    tar.addfile(info)
+
+
+def _add(tar: tarfile.TarFile, root: int, path: str, seconds: float) -> None:
     info = tarfile.TarInfo(path)
     info.mtime = seconds
     *parents, name = path.split("/")
@@ -185,3 +208,23 @@ def _descend(root: int, parents: list[str], make: os.stat_result | None = None) 
             os.close(current)
         current = deeper
     return current
+
+
+def read(folder: Path, path: str) -> bytes:
+    """A regular file of a folder that a sandbox wrote. Raises OSError."""
+    root = _open(folder)
+    try:
+        return archive.read_below(root, path)
+    finally:
+        os.close(root)
+
+
+def read_config(out: Path) -> dict[str, str]:
+    """The configuration of an output tree."""
+    return kconfig.values(read(out, ".config").decode(errors="replace"))
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file of ours."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,24 +26,35 @@ def locate(compiler: str) -> Path:
     return Path(found)
 
 
-def fingerprint(compilers: Iterable[str]) -> str:
+def fingerprint(compilers: Iterable[str], headers: Iterable[Path] = _SYSTEM_HEADERS) -> str:
     """Hex digest over drivers, compilers proper, assemblers, their shared libraries and the system's headers.
 
     Part of the cache's keys: ccache itself looks at the driver only, and with -MMD not at system headers. Takes about a second.
     """
+    total = hashlib.sha256()
+    for path in sorted(inputs(compilers, headers)):
+        with path.open("rb") as file:
+            total.update(f"{path}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def inputs(compilers: Iterable[str], headers: Iterable[Path] = _SYSTEM_HEADERS) -> set[Path]:
+    """The files that the fingerprint is of, symbolic links resolved."""
     files: set[Path] = set()
     for compiler in compilers:
         driver = locate(compiler)
         for program in (driver, *_subprograms(driver)):
             files |= {program.resolve(), *_libraries(program)}
         files |= _headers(_ask(driver, "-print-file-name=include"))
-    for folder in _SYSTEM_HEADERS:
+    for folder in headers:
         files |= _headers(folder)
-    total = hashlib.sha256()
-    for path in sorted(files):
-        with path.open("rb") as file:
-            total.update(f"{path}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return files
+
+
+def newest_header() -> int:
+    """Time (unix seconds, rounded up) of the newest header that host programs may include: objects made from it must be newer."""
+    folders = (*_SYSTEM_HEADERS, *Path("/usr/lib/gcc").glob("*/*/include"))
+    return 1 + int(max((path.stat().st_mtime for folder in folders for path in _headers(folder)), default=0.0))
 
 
 def _subprograms(driver: Path) -> list[Path]:

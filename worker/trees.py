@@ -174,20 +174,11 @@ def read_text(tree: Path, path: str, limit: int = 1 << 20) -> str:
 
 def read_bytes(tree: Path, path: str, limit: int = 1 << 26) -> bytes:
     """A file of a tree, at most `limit` bytes of it, following no symbolic link. Raises FileNotFoundError or OSError(ELOOP)."""
-    *parents, name = path.split("/")
-    current = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    for parent in parents:
-        try:
-            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
-        finally:
-            os.close(current)
-        current = deeper
+    root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
+        return archive.read_below(root, path, limit)
     finally:
-        os.close(current)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(limit)
+        os.close(root)
 
 
 def _name(digest: str) -> str:

@@ -174,19 +174,27 @@ def test_stop_and_info_are_declined_and_nothing_stops(gateway: Gateway, folder: 
         b"\x01\xff" + bytes(255),
         b"\x01\x14" + KEY + b"\x01" + struct.pack("=Q", (64 << 20) + 1),
         b"\x01\x14" + KEY + b"\x01" + struct.pack("=Q", 2**64 - 1),
-        b"\x01\x14" + KEY + b"\x01" + struct.pack("=Q", 100) + b"half",
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
 def test_what_is_no_request_ends_the_connection(gateway: Gateway, folder: Path, memory: Memory, data: bytes) -> None:
     with Client(folder) as client:
         client.send(data)
-        client.end()
         with pytest.raises((EOFError, ConnectionResetError)):
             client.exactly(1)
     assert memory.data == {}
     with Client(folder) as other:
         assert other.get() is None
+
+
+def test_half_a_value_is_not_stored(gateway: Gateway, folder: Path, memory: Memory) -> None:
+    with Client(folder) as client:
+        client.send(b"\x01\x14" + KEY + b"\x01" + struct.pack("=Q", 100) + b"half")
+        client.end()
+        with pytest.raises((EOFError, ConnectionResetError)):
+            client.exactly(1)
+    assert memory.data == {}
+    assert gateway.stats().errors == 1
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -22,7 +22,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         release = place.ask("kernelrelease")
         compiler = place.run((tables.compiler(task.arch, task.toolchain), "--version")).output.decode(errors="replace").partition("\n")[0]
         entries = layers.scan(out)
-        layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED)
+        layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED, folders=layers.folders(out))
         listener = DryRun()
         place.dry_run(*tables.arch(task.arch).goals, on_line=listener)
         found = inventory(list(listener.objects), source.path)

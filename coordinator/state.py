@@ -1,0 +1,201 @@
+"""The state of builds: mutable records that only the machine changes, and the tasks that follow from what is finished."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import cast
+
+from kernel.errors import Problem
+from kernel.plan import Shard
+from kernel.spec import BuildSpec
+from kernel.steps import (
+    CompileResult,
+    CompileTask,
+    ConfigureResult,
+    ConfigureTask,
+    LinkResult,
+    LinkTask,
+    PackageResult,
+    PackageTask,
+    PrepareResult,
+    PrepareTask,
+    Result,
+    SourceResult,
+    SourceTask,
+    StepKind,
+    Task,
+    Usage,
+)
+
+
+class StepState(StrEnum):
+    WAITING = "waiting"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BuildState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL = frozenset({BuildState.SUCCEEDED, BuildState.FAILED, BuildState.CANCELLED})
+
+
+@dataclass(slots=True, kw_only=True)
+class Try:
+    """One attempt of a step. `problem` is set when it failed."""
+
+    attempt_id: str
+    worker_id: str
+    worker_name: str
+    started_at: float
+    ended_at: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    problem: Problem | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """One step of a build. `work` is the digest of its task, once the task is known."""
+
+    key: str
+    kind: StepKind
+    index: int = 0
+    state: StepState = StepState.WAITING
+    work: str = ""
+    task: Task | None = None
+    tries: list[Try] = field(default_factory=list)
+    result: Result | None = None
+    reused: bool = False
+    ready_at: float = 0.0
+    ended_at: float = 0.0
+
+    @property
+    def attempt(self) -> Try | None:
+        """The attempt that is current, while running."""
+        return self.tries[-1] if self.state is StepState.RUNNING else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Build:
+    """One build, with its steps in order. `problem` says why it failed."""
+
+    build_id: str
+    spec: BuildSpec
+    salt: str
+    tenant: str
+    submitted_at: float
+    steps: dict[str, Step]
+    state: BuildState = BuildState.QUEUED
+    shards: tuple[Shard, ...] = ()
+    covered: int = 0
+    link_only: int = 0
+    problem: Problem | None = None
+    ended_at: float = 0.0
+
+    @property
+    def live(self) -> bool:
+        return self.state not in FINAL
+
+
+def new_build(build_id: str, spec: BuildSpec, salt: str, tenant: str, at: float) -> Build:
+    """A build with the steps that are known before it is planned."""
+    steps = {kind.value: Step(key=kind.value, kind=kind) for kind in StepKind if kind is not StepKind.COMPILE}
+    return Build(build_id=build_id, spec=spec, salt=salt, tenant=tenant, submitted_at=at, steps=steps)
+
+
+def add_shards(build: Build) -> None:
+    """Put the compile steps of a plan between prepare and link."""
+    steps: dict[str, Step] = {}
+    for key, step in build.steps.items():
+        if step.kind is StepKind.COMPILE:
+            continue
+        if step.kind is StepKind.LINK:
+            for index in range(len(build.shards)):
+                name = f"compile-{index:03}"
+                steps[name] = Step(key=name, kind=StepKind.COMPILE, index=index)
+        steps[key] = step
+    build.steps = steps
+
+
+def task_of(build: Build, step: Step) -> Task | None:
+    """The task of a step, once everything it is made from is finished."""
+    spec = build.spec
+    if step.kind is StepKind.SOURCE:
+        return SourceTask(source=spec.source, patches=spec.patches)
+    source = cast(SourceResult | None, build.steps["source"].result)
+    configured = cast(ConfigureResult | None, build.steps["configure"].result)
+    prepared = cast(PrepareResult | None, build.steps["prepare"].result)
+    if source is None:
+        return None
+    tree = source.tree
+    if step.kind is StepKind.CONFIGURE:
+        return ConfigureTask(
+            tree=tree,
+            arch=spec.arch,
+            flavour=spec.flavour,
+            toolchain=spec.toolchain,
+            config=spec.config,
+            local_version=spec.local_version,
+        )
+    if configured is None:
+        return None
+    if step.kind is StepKind.PREPARE:
+        return PrepareTask(tree=tree, arch=spec.arch, toolchain=spec.toolchain, config=configured.config, domain=spec.domain)
+    if prepared is None or not build.shards:
+        return None
+    if step.kind is StepKind.COMPILE:
+        shard = build.shards[step.index]
+        return CompileTask(
+            tree=tree,
+            arch=spec.arch,
+            toolchain=spec.toolchain,
+            prepared=prepared.layer,
+            domain=spec.domain,
+            goals=shard.goals,
+            objects=shard.objects,
+            weight_seconds=shard.weight_seconds,
+        )
+    compiled = [cast(CompileResult | None, each.result) for each in build.steps.values() if each.kind is StepKind.COMPILE]
+    layers = tuple(each.layer for each in compiled if each is not None)
+    if len(layers) < len(build.shards):
+        return None
+    if step.kind is StepKind.LINK:
+        return LinkTask(
+            tree=tree,
+            arch=spec.arch,
+            toolchain=spec.toolchain,
+            prepared=prepared.layer,
+            inventory=prepared.inventory,
+            shards=layers,
+            domain=spec.domain,
+        )
+    linked = cast(LinkResult | None, build.steps["link"].result)
+    if linked is None:
+        return None
+    return PackageTask(
+        tree=tree,
+        arch=spec.arch,
+        flavour=spec.flavour,
+        toolchain=spec.toolchain,
+        config=configured.config,
+        prepared=prepared.layer,
+        linked=linked.layer,
+        release=prepared.release,
+        outputs=spec.outputs,
+        facts=source.facts,
+        compiler=prepared.compiler,
+    )
+
+
+def packaged(build: Build) -> PackageResult | None:
+    """What a finished build made."""
+    return cast(PackageResult | None, build.steps["package"].result)

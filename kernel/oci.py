@@ -1,0 +1,109 @@
+"""An OCI image as a value; its documents as bytes. Pure: the same value gives the same digests.
+
+Sources: OCI image specification 1.1 (config.md, manifest.md, image-index.md, annotations.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kernel import digest as digests
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_CREATED = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A compressed layer: digest and size (bytes) as stored, `diff_id` of the tar inside, and what it holds, for the history."""
+
+    digest: str
+    size: int
+    diff_id: str
+    holds: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSpec:
+    """An image for one platform (`linux/amd64`). No entrypoint, no command: nothing in it is to be run as a container."""
+
+    platform: str
+    layers: tuple[Layer, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A JSON document of an image."""
+
+    media_type: str
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return digests.of_bytes(self.data)
+
+    def descriptor(self, **more: Any) -> dict[str, Any]:
+        """How other documents refer to this one."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.data), **more}
+
+
+def config(image: ImageSpec) -> Document:
+    """The image's configuration."""
+    system, _, machine = image.platform.partition("/")
+    body = {
+        "created": _CREATED,
+        "architecture": machine,
+        "os": system,
+        "config": {"Labels": dict(sorted(image.labels.items()))} if image.labels else {},
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers]},
+        "history": [{"created": _CREATED, "created_by": "kernfarm", "comment": layer.holds} for layer in image.layers],
+    }
+    return _document(CONFIG, body)
+
+
+def manifest(image: ImageSpec) -> Document:
+    """The image's manifest."""
+    body: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": config(image).descriptor(),
+        "layers": [{"mediaType": LAYER, "digest": layer.digest, "size": layer.size} for layer in image.layers],
+    }
+    if image.annotations:
+        body["annotations"] = dict(sorted(image.annotations.items()))
+    return _document(MANIFEST, body)
+
+
+def index(images: Sequence[ImageSpec]) -> Document:
+    """The index over images of different platforms. Each descriptor has its platform: LinuxKit crashes on one without."""
+    entries = []
+    for image in sorted(images, key=lambda each: each.platform):
+        system, _, machine = image.platform.partition("/")
+        entries.append(manifest(image).descriptor(platform={"architecture": machine, "os": system}))
+    if len({image.platform for image in images}) != len(images):
+        raise ValueError("two images for one platform")
+    return _document(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+
+
+def layout(top: Document, *, reference: str) -> dict[str, bytes]:
+    """The files of an OCI layout besides its blobs. `reference` (docker.io/org/kernel:tag) is written in both forms that tools look
+    for: LinuxKit's cache reads ref.name, its `cache import` containerd's image name."""
+    annotations = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference}
+    body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [top.descriptor(annotations=annotations)]}
+    return {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(body)}
+
+
+def _document(media_type: str, body: Mapping[str, Any]) -> Document:
+    return Document(media_type=media_type, data=_json(body))
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,167 @@
+"""gRPC on both sides: one table of policies, one place where failures become statuses and statuses failures, limits with reasons."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from kernel.errors import Code, FarmError, Problem
+from kernfarm.v1 import build_service_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "kernfarm"
+SERVICE = pb.DESCRIPTOR.services_by_name["BuildService"].full_name
+CHUNK = 1 << 20
+
+
+class Policy(StrEnum):
+    """Who may call. The embedded farm listens on loopback for one user; roles are checked where callers are told apart."""
+
+    PUBLIC = "public"
+    READER = "reader"
+    SUBMITTER = "submitter"
+    ADMIN = "admin"
+
+
+POLICIES: Mapping[str, Policy] = {
+    "SubmitBuilds": Policy.SUBMITTER,
+    "GetBuild": Policy.READER,
+    "ListBuilds": Policy.READER,
+    "WatchBuild": Policy.READER,
+    "ReadLogs": Policy.READER,
+    "CancelBuild": Policy.SUBMITTER,
+    "RetryBuild": Policy.SUBMITTER,
+    "GetResult": Policy.READER,
+    "ListWorkers": Policy.READER,
+    "UploadBlob": Policy.SUBMITTER,
+    "DownloadBlob": Policy.READER,
+}
+
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    # Two processes must not listen on one port by accident and share the calls between them.
+    ("grpc.so_reuseport", 0),
+    # Chunks are 1 MiB and requests small; anything larger is a mistake or an attack.
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", 8 << 20),
+    # Watching clients are silent for minutes: notice dead ones, allow their pings.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", 8 << 20),
+    # Twice the server's shortest allowed interval, so that a slow clock does not get us disconnected.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),  # retries are the client library's, which knows what is idempotent
+)
+
+
+def check_policies(policies: Mapping[str, Policy] = POLICIES) -> None:
+    """Raises FarmError(INTERNAL) when a method has no policy, or a policy no method: the server must not start then."""
+    methods = {method.name for method in pb.DESCRIPTOR.services_by_name["BuildService"].methods}
+    if methods != set(policies):
+        raise FarmError(Code.INTERNAL, f"methods and policies differ: {sorted(methods ^ set(policies))}", where=SERVICE)
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Around every call: failures become statuses with details, unexpected ones get an incident number, each call one log line."""
+
+    async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        name = details.method.rpartition("/")[2]
+        if handler.response_streaming:
+            inner = handler.unary_stream or handler.stream_stream
+            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+
+            async def stream(request: Any, context: Any) -> Any:
+                async with _Guard(name, context):
+                    async for answer in inner(request, context):
+                        yield answer
+
+            return make(stream, handler.request_deserializer, handler.response_serializer)
+        inner = handler.unary_unary or handler.stream_unary
+        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
+
+        async def unary(request: Any, context: Any) -> Any:
+            async with _Guard(name, context):
+                return await inner(request, context)
+
+        return make(unary, handler.request_deserializer, handler.response_serializer)
+
+
+class _Guard:
+    def __init__(self, name: str, context: Any) -> None:
+        self._name = name
+        self._context = context
+        self._started = time.monotonic()
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        seconds = time.monotonic() - self._started
+        if isinstance(error, FarmError):
+            log.info("%s %s in %.3f s", self._name, error.problem.code, seconds)
+            await self._context.abort_with_status(to_status(error.problem))
+        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            incident = uuid.uuid4().hex[:12]
+            log.error("%s failed, incident %s", self._name, incident, exc_info=error)
+            problem = Problem(code=Code.INTERNAL, message=f"unexpected failure, incident {incident}", hint="see the coordinator's log")
+            await self._context.abort_with_status(to_status(problem))
+        elif error is None:
+            log.debug("%s ok in %.3f s", self._name, seconds)
+
+
+def to_status(problem: Problem) -> Any:
+    """google.rpc.Status of a problem: ErrorInfo always, BadRequest, ResourceInfo and RetryInfo where they fit."""
+    info = error_details_pb2.ErrorInfo(
+        reason=problem.code.value, domain=DOMAIN, metadata={"message": problem.message, "where": problem.where, "hint": problem.hint}
+    )
+    details: list[Any] = [info]
+    if problem.handling.status == "INVALID_ARGUMENT":
+        violation = error_details_pb2.BadRequest.FieldViolation(field=problem.where, description=problem.message)
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if problem.code is Code.NOT_FOUND:
+        details.append(error_details_pb2.ResourceInfo(resource_type="Build", resource_name=problem.where, description=problem.message))
+    if problem.handling.retry:
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2)))
+    packed = []
+    for detail in details:
+        box = any_pb2.Any()
+        box.Pack(detail)
+        packed.append(box)
+    return rpc_status.to_status(status_pb2.Status(code=code_pb2.Code.Value(problem.handling.status), message=str(problem), details=packed))
+
+
+def to_error(error: Any) -> FarmError:
+    """A failed call on the client's side as the problem that the server had, or what the transport says."""
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == DOMAIN:
+            known = {str(code) for code in Code}
+            code = Code(info.reason) if info.reason in known else Code.INTERNAL
+            return FarmError(code, info.metadata["message"], where=info.metadata["where"], hint=info.metadata["hint"])
+    code = {
+        grpc.StatusCode.UNAVAILABLE: Code.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Code.TIMEOUT,
+        grpc.StatusCode.CANCELLED: Code.CANCELLED,
+        grpc.StatusCode.INVALID_ARGUMENT: Code.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED: Code.INVALID_ARGUMENT,
+    }.get(error.code(), Code.INTERNAL)
+    hint = "is it running? `kernfarm up` starts one" if code is Code.UNAVAILABLE else ""
+    return FarmError(code, f"the farm does not answer: {error.details()}" if code is Code.UNAVAILABLE else str(error.details()), hint=hint)

@@ -1,0 +1,1 @@
+"""Generated from proto/kernfarm/v1 by tools/generate.py."""

@@ -1,0 +1,61 @@
+"""What this node offers, found by trying rather than by believing settings."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from kernel import tables
+from kernel.errors import FarmError
+from kernfarm import process
+from worker import toolchain
+from worker.ccache import find_binary
+from worker.node import Node
+
+_ENV = {"PATH": toolchain.SEARCH_PATH, "LC_ALL": "C"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The fields of coordinator.fleet.WorkerInfo but its id."""
+
+    name: str
+    arches: tuple[str, ...]
+    toolchains: tuple[str, ...]
+    slots: int
+    jobs: int
+    memory_bytes: int
+    sandbox: str
+    cgroup: str
+    ccache: str
+
+
+def facts(node: Node) -> Facts:
+    """Toolchains whose compilers run here, and the architectures that one of them serves."""
+    able = {
+        (arch, name) for name in tables.names("toolchain") for arch in tables.toolchain(name).prefix if _runs(tables.compiler(arch, name))
+    }
+    return Facts(
+        name=node.settings.name,
+        arches=tuple(sorted({arch for arch, _ in able})),
+        toolchains=tuple(sorted({name for _, name in able})),
+        slots=node.settings.slots,
+        jobs=node.settings.jobs,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        sandbox=node.sandbox.name,
+        cgroup=node.cgroups.describe(),
+        ccache=_ccache() if node.settings.compile_cache else "off",
+    )
+
+
+def _runs(compiler: str) -> bool:
+    try:
+        path = toolchain.locate(compiler)
+        return process.run((str(path), "--version"), env=_ENV, timeout_seconds=20).code == 0
+    except FarmError:
+        return False
+
+
+def _ccache() -> str:
+    done = process.run((str(find_binary()), "--version"), env=_ENV, timeout_seconds=20)
+    return done.output.decode(errors="replace").partition("\n")[0].removeprefix("ccache version ")

@@ -1,0 +1,52 @@
+"""The worker's side of Ray: bytes in, a stream of bytes out. One worker process keeps one Node."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel.codec import from_plain, tagged, to_plain
+from kernel.steps import Attempt
+from kernfarm import settings
+from kernfarm.settings import WorkerSettings
+from kernfarm.v1 import worker_pb2 as pb
+from kernfarm.wire import from_struct, to_struct
+from worker import executor
+from worker.facts import facts
+from worker.node import Node
+
+# Set for the raylet when the node is started; its worker processes inherit it.
+CONFIG_VARIABLE = "KERNFARM_WORKER_CONFIG"
+
+
+def attempt(task: bytes) -> Iterator[bytes]:
+    """Run an Attempt; yields AttemptEvents, the last one its outcome. Closing the iterator ends everything it started."""
+    node = _node()
+    asked = from_plain(Attempt, from_struct(pb.Attempt.FromString(task).value))
+    for event in executor.execute(node, executor.load_steps(node.settings.steps), asked, threading.Event()):
+        yield _event(event).SerializeToString()
+
+
+def probe() -> bytes:
+    """WorkerFacts of this node."""
+    return pb.WorkerFacts(value=to_struct(to_plain(facts(_node())))).SerializeToString()
+
+
+def _event(event: executor.Event) -> pb.AttemptEvent:
+    match event:
+        case executor.Heard(progress=progress):
+            return pb.AttemptEvent(heard=pb.Heard(objects=progress.objects, doing=progress.doing))
+        case executor.Logged(data=data):
+            return pb.AttemptEvent(log=data)
+        case executor.Finished(result=result, usage=usage):
+            return pb.AttemptEvent(finished=to_struct({"result": tagged(result), "usage": to_plain(usage)}))
+        case executor.Failed(problem=problem, usage=usage):
+            return pb.AttemptEvent(failed=to_struct({"problem": to_plain(problem), "usage": to_plain(usage)}))
+
+
+@functools.cache
+def _node() -> Node:
+    return Node(settings.load(WorkerSettings, Path(os.environ[CONFIG_VARIABLE])))
