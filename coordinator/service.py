@@ -23,7 +23,7 @@ from kernfarm.wire import request_from, state_to, to_message, to_struct
 _MAX_PAGE = 200
 
 
-class BuildService(pb_grpc.BuildServiceServicer):  # type: ignore[misc]  # generated code is untyped
+class BuildService(pb_grpc.BuildServiceServicer):
     """One tenant until callers are told apart."""
 
     def __init__(self, farm: FarmApi, *, tenant: str, max_upload_bytes: int) -> None:

@@ -1,0 +1,69 @@
+"""`python -m coordinator --config FILE`: the coordinator as a program."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+from coordinator import service
+from coordinator.farm import Farm
+from coordinator.fleet_ray import RayFleet
+from coordinator.journal import Journal
+from kernel.errors import Code, FarmError
+from kernfarm import settings
+from kernfarm.blobs import BlobStore
+from kernfarm.settings import CoordinatorSettings
+
+
+async def run(config: CoordinatorSettings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code."""
+    config.state_dir.mkdir(parents=True, exist_ok=True)
+    journal = Journal(config.journal_url or f"sqlite:///{config.state_dir}/journal.sqlite")
+    fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
+    blobs = BlobStore.open(config.blobs_url, config.blobs_options)
+    farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await farm.start()
+    # Callers are let in once the state is whole.
+    server, address = await service.serve(farm, listen=config.listen, tenant=config.tenant, max_upload_bytes=config.max_upload_bytes)
+    if config.address_file:
+        path = Path(config.address_file)
+        path.with_suffix(".new").write_text(address + "\n")
+        path.with_suffix(".new").replace(path)
+    logging.getLogger("coordinator").info("serving on %s", address)
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(farm.failed.wait())]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    await server.stop(grace=2)
+    await farm.stop()
+    return 1 if farm.failed.is_set() else 0
+
+
+def _token(config: CoordinatorSettings) -> str:
+    path = Path(config.ray_token_file)
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise FarmError(Code.MISSING_FILE, f"cannot read Ray's token: {error.strerror}", where=str(path)) from error
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m coordinator", description="The coordinator of a kernfarm.")
+    parser.add_argument("--config", type=Path, required=True, help="settings, a YAML file (kernfarm.settings.CoordinatorSettings)")
+    words = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return asyncio.run(run(settings.load(CoordinatorSettings, words.config)))
+    except FarmError as error:
+        print(f"coordinator: {error}", file=sys.stderr)
+        return error.problem.handling.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,375 @@
+"""The farm: the machine's hands. Journals each event before anyone hears of it, launches what the scheduler chose, watches heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from coordinator import admission, scheduler, views
+from coordinator.api import BuildView
+from coordinator.events import Cancelled, Event, Failed, Launched, NewBuild, Planned, Retried, Reused, Started, Submitted, Succeeded
+from coordinator.fleet import (
+    AttemptFailed,
+    AttemptFinished,
+    AttemptHeard,
+    AttemptLog,
+    Fleet,
+    FleetEvent,
+    WorkerInfo,
+    WorkerJoined,
+    WorkerLost,
+)
+from coordinator.journal import Journal
+from coordinator.logs import Logs
+from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
+from coordinator.state import Build, Step
+from kernel import digest as digests
+from kernel import plan
+from kernel.codec import from_plain
+from kernel.errors import Code, FarmError, Problem
+from kernel.spec import RequestSpec, expand
+from kernel.steps import Attempt, Progress, Usage
+from kernfarm.blobs import BlobStore
+from kernfarm.settings import CoordinatorSettings
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+# The worker keeps the step's own time limit; the coordinator's comes later, for workers that don't.
+_DEADLINE_GRACE_SECONDS = 60.0
+
+
+class Farm:
+    """Implements coordinator.api.FarmApi. One event loop owns it; the journal's commits are the only waiting while state changes."""
+
+    def __init__(
+        self, settings: CoordinatorSettings, *, journal: Journal, fleet: Fleet, blobs: BlobStore, clock: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._fleet = fleet
+        self._blobs = blobs
+        self._clock = clock
+        self._logs = Logs(settings.state_dir / "logs")
+        self._machine = Machine(source_ttl_seconds=settings.source_ttl_seconds)
+        self._workers: dict[str, WorkerInfo] = {}
+        self._progress: dict[str, Progress] = {}
+        self._heard: dict[str, float] = {}
+        self._versions: dict[str, int] = {}
+        self._changed = asyncio.Condition()
+        self._turn = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._epoch = uuid.uuid4().hex[:8]
+        self.failed = asyncio.Event()
+
+    # life
+
+    async def start(self) -> None:
+        """Replay the journal, connect to the fleet, go on with what was running."""
+        for event in await asyncio.to_thread(lambda: list(self._journal.read())):
+            try:
+                self._machine.apply(event)
+            except Stale as error:
+                raise FarmError(Code.INTERNAL, f"the journal does not fit this version: {error}", where=self._journal.name) from error
+        await self._fleet.start()
+        self._spawn(self._listen())
+        self._spawn(self._tick())
+        await self._apply(Started(at=self._clock()))
+
+    async def stop(self) -> None:
+        """Stop the fleet; builds go on at the next start."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._fleet.stop()
+        await asyncio.to_thread(self._journal.close)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("the coordinator can't go on", exc_info=task.exception())
+            self.failed.set()
+
+    # events
+
+    async def _apply(self, *events: Event) -> None:
+        """State first (it refuses what does not fit), journal second, the world third. A journal that fails ends the coordinator."""
+        async with self._turn:
+            await self._apply_locked(events)
+
+    async def _apply_locked(self, events: Iterable[Event]) -> None:
+        taken: list[Event] = []
+        instructions: list[Instruction] = []
+        for event in events:
+            try:
+                instructions += self._machine.apply(event)
+                taken.append(event)
+            except Stale as error:
+                log.info("refused %s: %s", type(event).__name__, error)
+        now = self._clock()
+        while reusable := self._machine.reusable(now):
+            for build_id, step in reusable:
+                reused = Reused(at=now, build_id=build_id, step=step)
+                instructions += self._machine.apply(reused)
+                taken.append(reused)
+        launches = self._launches(now)
+        for launch, _ in launches:
+            instructions += self._machine.apply(launch)
+            taken.append(launch)
+        if taken:
+            await self._write(taken)
+        for instruction in instructions:
+            await self._carry_out(instruction)
+        for launch, attempt in launches:
+            self._heard[launch.attempt_id] = time.monotonic()
+            await self._fleet.launch(attempt, launch.worker_id)
+
+    async def _write(self, events: list[Event]) -> None:
+        try:
+            await asyncio.to_thread(self._journal.append, events)
+        except FarmError:
+            log.critical("the journal can't be written; stopping, so that nothing is promised that would be forgotten")
+            self.failed.set()
+            raise
+
+    async def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case MakePlan(build_id=build_id, inventory=inventory):
+                self._spawn(self._plan(build_id, inventory))
+            case Abort(attempt_id=attempt_id):
+                await self._fleet.abort(attempt_id)
+                self._forget(attempt_id)
+            case Announce(build_id=build_id):
+                await self._announce(build_id)
+
+    async def _announce(self, build_id: str) -> None:
+        async with self._changed:
+            self._versions[build_id] = self._versions.get(build_id, 0) + 1
+            self._changed.notify_all()
+
+    async def _plan(self, build_id: str, inventory: str) -> None:
+        """Split a prepared build for the workers that are there now."""
+        data = await asyncio.to_thread(self._blobs.get_bytes, inventory)
+        found = from_plain(plan.Inventory, json.loads(data))
+        build = self._machine.build(build_id)
+        able = [info for info in self._workers.values() if build.spec.arch in info.arches and build.spec.toolchain in info.toolchains]
+        made = plan.plan(found, slots=max(1, sum(info.slots for info in able)))
+        event = Planned(at=self._clock(), build_id=build_id, shards=made.shards, covered=made.covered, link_only=made.link_only)
+        await self._apply(event)
+
+    def _launches(self, now: float) -> list[tuple[Launched, Attempt]]:
+        ready = {(build.build_id, step.key): (build, step) for build, step in self._machine.ready()}
+        queue = [views.ready_step(build, step) for build, step in ready.values()]
+        busy = self._busy()
+        chosen = scheduler.assign(queue, list(self._workers.values()), busy)
+        launches = []
+        for choice in chosen:
+            build, step = ready[choice.build_id, choice.step]
+            worker = self._workers[choice.worker_id]
+            attempt = self._attempt(build, step, worker)
+            launch = Launched(
+                at=now,
+                build_id=build.build_id,
+                step=step.key,
+                attempt_id=attempt.attempt_id,
+                worker_id=worker.worker_id,
+                worker_name=worker.name,
+            )
+            launches.append((launch, attempt))
+        return launches
+
+    def _attempt(self, build: Build, step: Step, worker: WorkerInfo) -> Attempt:
+        assert step.task is not None
+        settings = self._settings
+        return Attempt(
+            attempt_id=f"{build.build_id}/{step.key}/{uuid.uuid4().hex[:8]}",
+            build_id=build.build_id,
+            kind=step.kind,
+            task=step.task,
+            domain=build.spec.domain,
+            jobs=worker.jobs,
+            timeout_seconds=settings.step_timeout_seconds,
+            memory_bytes=settings.memory_bytes,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        )
+
+    def _busy(self) -> dict[str, int]:
+        busy: dict[str, int] = {}
+        for _, step in self._machine.running().values():
+            worker = step.tries[-1].worker_id
+            busy[worker] = busy.get(worker, 0) + 1
+        return busy
+
+    # the fleet
+
+    async def _listen(self) -> None:
+        async for event in self._fleet.events():
+            await self._hear(event)
+
+    async def _hear(self, event: FleetEvent) -> None:
+        now = self._clock()
+        match event:
+            case WorkerJoined(worker=worker):
+                log.info("worker %s joined: %s", worker.name, worker)
+                self._workers[worker.worker_id] = worker
+                await self._apply()
+            case WorkerLost(worker_id=worker_id, reason=reason):
+                log.warning("worker lost: %s", reason)
+                self._workers.pop(worker_id, None)
+                lost = [key for key, (_, step) in self._machine.running().items() if step.tries[-1].worker_id == worker_id]
+                await self._lose(lost, reason)
+            case AttemptHeard(attempt_id=attempt_id, progress=progress):
+                self._heard[attempt_id] = time.monotonic()
+                place = self._machine.running().get(attempt_id)
+                if place is not None and self._progress.get(attempt_id) != progress:
+                    self._progress[attempt_id] = progress
+                    await self._announce(place[0].build_id)
+            case AttemptLog(attempt_id=attempt_id, data=data):
+                self._heard[attempt_id] = time.monotonic()
+                place = self._machine.running().get(attempt_id)
+                if place is not None:
+                    await asyncio.to_thread(self._logs.append, place[0].build_id, place[1].key, data)
+            case AttemptFinished(attempt_id=attempt_id, result=result, usage=usage):
+                self._forget(attempt_id)
+                await self._apply(Succeeded(at=now, attempt_id=attempt_id, result=result, usage=usage))
+            case AttemptFailed(attempt_id=attempt_id, problem=problem, usage=usage):
+                self._forget(attempt_id)
+                await self._apply(Failed(at=now, attempt_id=attempt_id, problem=problem, usage=usage))
+
+    async def _tick(self) -> None:
+        """Heartbeats and deadlines: Ray does not fail a task across a partition."""
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now, moment = self._clock(), time.monotonic()
+            running = self._machine.running()
+            silent = [key for key in running if moment - self._heard.setdefault(key, moment) > self._settings.heartbeat_timeout_seconds]
+            limit = self._settings.step_timeout_seconds + _DEADLINE_GRACE_SECONDS
+            late = [key for key, (_, step) in running.items() if now - step.tries[-1].started_at > limit]
+            await self._lose(silent, f"nothing heard for {self._settings.heartbeat_timeout_seconds:.0f} s")
+            await self._lose([key for key in late if key not in silent], "the step's deadline has passed")
+
+    async def _lose(self, attempts: list[str], reason: str) -> None:
+        for attempt_id in attempts:
+            await self._fleet.abort(attempt_id)
+            self._forget(attempt_id)
+            problem = Problem(code=Code.WORKER_LOST, message=f"the worker was lost: {reason}")
+            await self._apply(Failed(at=self._clock(), attempt_id=attempt_id, problem=problem, usage=Usage()))
+
+    def _forget(self, attempt_id: str) -> None:
+        self._heard.pop(attempt_id, None)
+        self._progress.pop(attempt_id, None)
+
+    # FarmApi
+
+    async def submit(self, spec: RequestSpec, *, tenant: str, request_id: str, clean: bool) -> tuple[BuildView, ...]:
+        fingerprint = digests.of_bytes(f"{digests.of_value(spec)} {clean}".encode())
+        if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
+            return tuple([await self.build(tenant, build_id) for build_id in known])
+        await asyncio.to_thread(admission.check, spec, self._blobs, list(self._workers.values()))
+        async with self._turn:
+            if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
+                return tuple([await self.build(tenant, build_id) for build_id in known])
+            now = self._clock()
+            answer: list[str] = []
+            new: list[NewBuild] = []
+            for build_spec in expand(spec, domain=tenant):
+                found = None if clean else self._machine.match(tenant, build_spec, now)
+                build_id = found or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{uuid.uuid4().hex[:6]}"
+                answer.append(build_id)
+                if found is None:
+                    new.append(NewBuild(build_id=build_id, spec=build_spec, salt=build_id if clean else ""))
+            event = Submitted(
+                at=now, tenant=tenant, request_id=request_id, fingerprint=fingerprint, answered=tuple(answer), builds=tuple(new)
+            )
+            await self._apply_locked([event])
+        return tuple([await self.build(tenant, build_id) for build_id in answer])
+
+    def _find(self, tenant: str, build_id: str) -> Build:
+        build = self._machine.build(build_id)
+        if build.tenant != tenant:
+            raise FarmError(Code.NOT_FOUND, f"no build {build_id!r}", where=build_id, hint="kernfarm list")
+        return build
+
+    async def build(self, tenant: str, build_id: str) -> BuildView:
+        return views.build_view(self._find(tenant, build_id), self._progress, list(self._workers.values()))
+
+    async def builds(self, tenant: str, *, before: str, limit: int) -> tuple[BuildView, ...]:
+        mine = [build for build in reversed(self._machine.builds.values()) if build.tenant == tenant]
+        if before:
+            ids = [build.build_id for build in mine]
+            if before not in ids:
+                raise FarmError(Code.INVALID_ARGUMENT, "this page token is none of ours", where="page_token")
+            mine = mine[ids.index(before) + 1 :]
+        return tuple(views.build_view(build, self._progress, list(self._workers.values())) for build in mine[:limit])
+
+    async def cancel(self, tenant: str, build_id: str) -> BuildView:
+        if self._find(tenant, build_id).live:
+            await self._apply(Cancelled(at=self._clock(), build_id=build_id))
+        return await self.build(tenant, build_id)
+
+    async def retry(self, tenant: str, build_id: str) -> BuildView:
+        build = self._find(tenant, build_id)
+        if build.live or (build.problem is None and build.state.value == "succeeded"):
+            raise FarmError(Code.CONFLICT, f"the build is {build.state}, there is nothing to retry", where=build_id)
+        await self._apply(Retried(at=self._clock(), build_id=build_id))
+        return await self.build(tenant, build_id)
+
+    async def result(self, tenant: str, build_id: str) -> dict[str, Any]:
+        return views.result_record(self._find(tenant, build_id))
+
+    async def workers(self) -> tuple[tuple[WorkerInfo, int], ...]:
+        busy = self._busy()
+        ordered = sorted(self._workers.values(), key=lambda info: (info.name, info.worker_id))
+        return tuple((info, busy.get(info.worker_id, 0)) for info in ordered)
+
+    async def watch(self, tenant: str, build_id: str, token: str) -> AsyncIterator[tuple[str, BuildView]]:
+        """Slow readers get the newest state, not a backlog. A token of an earlier coordinator is too old: the state comes again."""
+        seen = token
+        while True:
+            build = self._find(tenant, build_id)
+            current = f"{self._epoch}-{self._versions.get(build_id, 0)}"
+            if current != seen:
+                seen = current
+                yield current, views.build_view(build, self._progress, list(self._workers.values()))
+            if not build.live:
+                return
+            async with self._changed:
+                while f"{self._epoch}-{self._versions.get(build_id, 0)}" == seen:
+                    await self._changed.wait()
+
+    async def logs(self, tenant: str, build_id: str, step: str, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
+        build = self._find(tenant, build_id)
+        if step not in build.steps:
+            known = ", ".join(build.steps)
+            raise FarmError(Code.NOT_FOUND, f"this build has no step {step!r}", where=build_id, hint=f"steps: {known}")
+        while True:
+            over = build.steps[step].ended_at > 0 or not build.live
+            data = await asyncio.to_thread(self._logs.read, build_id, step, offset)
+            if data:
+                offset += len(data)
+                yield data
+            elif not follow or over:
+                return
+            else:
+                await asyncio.sleep(0.3)
+
+    async def has_blob(self, digest: str) -> bool:
+        return await asyncio.to_thread(self._blobs.has, digest)
+
+    async def put_blob(self, digest: str, chunks: Iterable[bytes]) -> None:
+        await asyncio.to_thread(lambda: self._blobs.put_stream(chunks, expect=digest))
+
+    async def get_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        chunks = self._blobs.stream(digest, offset=offset)
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield chunk

@@ -1,0 +1,116 @@
+"""From the machine's records to what users see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from coordinator import scheduler
+from coordinator.api import BuildView, StepView
+from coordinator.fleet import WorkerInfo
+from coordinator.scheduler import ReadyStep
+from coordinator.state import Build, Step, StepState, packaged
+from kernel import result, tables
+from kernel.steps import CompileResult, CompileTask, ConfigureResult, LinkResult, PrepareResult, Progress, SourceResult, Usage
+
+
+def ready_step(build: Build, step: Step) -> ReadyStep:
+    """What the scheduler has to know of a ready step."""
+    return ReadyStep(
+        build_id=build.build_id,
+        step=step.key,
+        kind=step.kind,
+        arch=build.spec.arch,
+        toolchain=build.spec.toolchain,
+        submitted_at=build.submitted_at,
+        weight_seconds=step.task.weight_seconds if isinstance(step.task, CompileTask) else 0.0,
+        avoid=frozenset(each.worker_id for each in step.tries if each.problem is not None),
+    )
+
+
+def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence[WorkerInfo]) -> BuildView:
+    """A build as it is now."""
+    steps = tuple(_step_view(build, step, progress, workers) for step in build.steps.values())
+    made = packaged(build)
+    prepared = cast(PrepareResult | None, build.steps["prepare"].result)
+    return BuildView(
+        build_id=build.build_id,
+        state=build.state,
+        source=str(build.spec.source),
+        arch=build.spec.arch,
+        flavour=build.spec.flavour,
+        toolchain=build.spec.toolchain,
+        release=prepared.release if prepared else "",
+        steps=steps,
+        problem=build.problem,
+        created_at=build.submitted_at,
+        ended_at=build.ended_at,
+        artifacts=made.artifacts if made else (),
+        images=made.images if made else (),
+        objects_done=sum(step.objects_done for step in steps if step.kind == "compile"),
+        objects_planned=build.covered,
+    )
+
+
+def _step_view(build: Build, step: Step, progress: Mapping[str, Progress], workers: Sequence[WorkerInfo]) -> StepView:
+    last = step.tries[-1] if step.tries else None
+    now = progress.get(last.attempt_id, Progress()) if last and step.state is StepState.RUNNING else Progress()
+    compiled = step.result.compiled if isinstance(step.result, (CompileResult, LinkResult)) else now.objects
+    waits = scheduler.why_waiting(ready_step(build, step), workers) if step.state is StepState.READY else ""
+    planned = step.task.objects if isinstance(step.task, CompileTask) else 0
+    return StepView(
+        key=step.key,
+        kind=step.kind,
+        state=step.state,
+        worker=last.worker_name if last else "",
+        attempts=len(step.tries),
+        objects_done=compiled,
+        objects_planned=planned,
+        doing=now.doing,
+        reused=step.reused,
+        started_at=last.started_at if last else 0.0,
+        ended_at=step.ended_at,
+        why_waiting=waits,
+        problem=last.problem if last else None,
+    )
+
+
+def result_record(build: Build) -> dict[str, Any]:
+    """The result record of a build, finished or not."""
+    configured = cast(ConfigureResult | None, build.steps["configure"].result)
+    arch = tables.arch(build.spec.arch)
+    make = ("make", "-C", "/build/src", "O=/build/out", f"ARCH={arch.kbuild}", *_compilers(build), *arch.goals)
+    return result.record(
+        build_id=build.build_id,
+        state=build.state,
+        spec=build.spec,
+        steps=[_step_record(step) for step in build.steps.values()],
+        source=cast(SourceResult | None, build.steps["source"].result),
+        config=configured.config if configured else "",
+        prepared=cast(PrepareResult | None, build.steps["prepare"].result),
+        packaged=packaged(build),
+        problem=build.problem,
+        make=make,
+    )
+
+
+def _compilers(build: Build) -> tuple[str, str]:
+    toolchain = tables.toolchain(build.spec.toolchain)
+    return f"CC={tables.compiler(build.spec.arch, build.spec.toolchain)}", f"HOSTCC={toolchain.hostcc}"
+
+
+def _step_record(step: Step) -> result.StepRecord:
+    last = step.tries[-1] if step.tries else None
+    compiled = step.result.compiled if isinstance(step.result, (CompileResult, LinkResult)) else 0
+    return result.StepRecord(
+        key=step.key,
+        state=step.state,
+        worker=last.worker_name if last else "",
+        attempts=len(step.tries),
+        reused=step.reused,
+        started_at=last.started_at if last else 0.0,
+        ended_at=step.ended_at,
+        usage=last.usage if last else Usage(),
+        compiled=compiled,
+        unplanned=step.result.unplanned if isinstance(step.result, LinkResult) else (),
+    )

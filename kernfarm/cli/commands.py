@@ -1,0 +1,213 @@
+"""The verbs that talk to a farm."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from kernel.errors import HANDLING, Code, FarmError, Problem
+from kernfarm import boot, layout, request
+from kernfarm.cli.output import Output
+from kernfarm.cli.progress import follow
+from kernfarm.client import BuildInfo, FarmClient
+
+
+async def build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    """Submit and, unless detached, follow to the end."""
+    draft = request.Draft()
+    default = Path("kernfarm.yaml")
+    if words.file is not None:
+        draft = request.read_file(words.file)
+    elif default.is_file() and words.source is None:
+        draft = request.read_file(default)
+    draft = request.override(draft, vars(words))
+    if not draft.source:
+        raise FarmError(
+            Code.INVALID_ARGUMENT, "no source given", where="source", hint="kernfarm build --source debian:6.1, or kernfarm.yaml"
+        )
+    prepared = request.prepare(draft)
+    request_id = words.request_id or str(uuid.uuid4())
+    builds = await client.submit(prepared.spec, prepared.uploads, request_id=request_id, clean=words.clean)
+    if words.detach:
+        out.data(builds if out.json_mode else "\n".join(each["id"] for each in builds))
+        return 0
+    finished = [await follow(client, each["id"], out) for each in builds]
+    return report(finished, out)
+
+
+def report(builds: list[BuildInfo], out: Output) -> int:
+    """The end of builds: digests or problems; the exit code is the worst build's."""
+    if out.json_mode:
+        out.data(builds)
+    code = 0
+    for each in builds:
+        if each["state"] == "succeeded":
+            if not out.json_mode:
+                image = each["images"][0]
+                rows = [("build", each["id"]), ("release", each["release"]), ("image", image["index"])]
+                rows += [(artifact["name"], artifact["digest"]) for artifact in each["artifacts"]]
+                out.table(("what", "digest"), rows)
+        else:
+            code = max(code, _explain(each, out))
+    return code
+
+
+def _explain(build: BuildInfo, out: Output) -> int:
+    problem = build["problem"]
+    if problem is None:
+        out.say(f"{build['id']} was cancelled")
+        return HANDLING[Code.CANCELLED].exit_code
+    known = {str(code) for code in Code}
+    code = Code(problem["code"]) if problem["code"] in known else Code.INTERNAL
+    step = next((step["key"] for step in build["steps"] if step["state"] == "failed"), "")
+    out.problem(Problem(code=code, message=problem["message"], where=problem["where"], hint=problem["hint"]))
+    out.say(f"the fault is the {HANDLING[code].fault}'s; full output: kernfarm logs {build['id']} --step {step}")
+    return HANDLING[code].exit_code
+
+
+async def list_builds(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    builds = await client.builds(limit=words.limit)
+    if out.json_mode:
+        out.data(builds)
+        return 0
+    rows = [(each["id"], each["state"], each["source"], each["arch"], each["flavour"], each["release"], _age(each)) for each in builds]
+    out.table(("build", "state", "source", "arch", "flavour", "release", "age"), rows)
+    return 0
+
+
+async def show(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    if words.result:
+        print(json.dumps(await client.result(words.build), indent=2, sort_keys=True))
+        return 0
+    info = await client.get(words.build)
+    if out.json_mode:
+        out.data(info)
+        return 0
+    for key in ("id", "state", "source", "arch", "flavour", "toolchain", "release"):
+        out.table(("key", "value"), [(key, str(info[key]))])
+    columns = ("step", "state", "worker", "objects", "seconds", "remark")
+    out.table(columns, [_step_row(step) for step in info["steps"]])
+    if info["problem"]:
+        _explain(info, out)
+    return 0
+
+
+def _step_row(step: dict[str, Any]) -> tuple[str, ...]:
+    end = step["ended_at"] or time.time()
+    seconds = f"{end - step['started_at']:.1f}" if step["started_at"] else ""
+    objects = f"{step['objects_done']}/{step['objects_planned']}" if step["objects_planned"] else str(step["objects_done"] or "")
+    remarks = [step["why_waiting"], "reused" if step["reused"] else "", f"attempt {step['attempts']}" if step["attempts"] > 1 else ""]
+    if step["problem"]:
+        remarks.append(step["problem"]["message"].splitlines()[0])
+    return (step["key"], step["state"], step["worker"], objects, seconds, "; ".join(remark for remark in remarks if remark))
+
+
+async def logs(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    """One step's output, or all steps' in order."""
+    steps = [words.step] if words.step else [step["key"] for step in (await client.get(words.build))["steps"]]
+    for step in steps:
+        if len(steps) > 1:
+            out.say(f"--- {step}")
+        async for data in client.logs(words.build, step, offset=words.offset, follow=words.follow):
+            out.raw(data)
+    return 0
+
+
+async def cancel(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    info = await client.cancel(words.build)
+    out.data(info if out.json_mode else f"{info['id']} is {info['state']}")
+    return 0
+
+
+async def retry(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    info = await client.retry(words.build)
+    if words.detach:
+        out.data(info if out.json_mode else info["id"])
+        return 0
+    return report([await follow(client, info["id"], out)], out)
+
+
+async def workers(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    found = await client.workers()
+    if out.json_mode:
+        out.data(found)
+        return 0
+    rows = [
+        (
+            each["name"],
+            ",".join(each["arches"]),
+            ",".join(each["toolchains"]),
+            f"{each['busy']}/{each['slots']}",
+            str(each["jobs"]),
+            each["sandbox"],
+            each["cgroup"],
+            each["ccache"],
+        )
+        for each in found
+    ]
+    out.table(("worker", "arches", "toolchains", "busy", "jobs", "sandbox", "cgroups", "ccache"), rows)
+    return 0
+
+
+async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    """The image as an OCI layout, and the result record."""
+    info = await _finished(client, words.build)
+    await fetch_to(client, info, words.to)
+    out.data({"layout": str(words.to), "image": info["images"][0]["index"]} if out.json_mode else str(words.to))
+    return 0
+
+
+async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
+    """Write layout and result.json into a folder; blobs that are there are not fetched again."""
+    image = info["images"][0]
+    blobs = to / "blobs" / "sha256"
+    blobs.mkdir(parents=True, exist_ok=True)
+    for blob in image["blobs"]:
+        path = layout.blob_path(to, blob["digest"])
+        if not path.exists():
+            await client.download(blob["digest"], path)
+    layout.finish(to, image["index"], reference=f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}")
+    (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+
+
+async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
+    """Boot it: to a shell on a terminal; with --check without one, printing what was seen."""
+    info = await _finished(client, words.build)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        await fetch_to(client, info, folder / "layout")
+        layout.extract(folder / "layout", info["images"][0]["platform"], folder)
+        if not words.check and out.live:
+            return await asyncio.to_thread(boot.interactive, folder)
+        modules = tuple(words.module or ())
+        seen = await asyncio.to_thread(lambda: boot.boot(folder, modules=modules, timeout_seconds=words.timeout))
+        missing = [module for module in modules if module not in seen.loaded]
+        if out.json_mode:
+            out.data({"release": seen.release, "loaded": list(seen.loaded), "seconds": round(seen.seconds, 1), "console": seen.console})
+        else:
+            out.say(seen.console.strip())
+            out.data(f"booted {seen.release} in {seen.seconds:.1f} s; loaded: {', '.join(seen.loaded) or 'nothing'}")
+        if missing:
+            raise FarmError(Code.KERNEL_DOES_NOT_BOOT, f"these modules did not load: {', '.join(missing)}", where="boot")
+    return 0
+
+
+async def _finished(client: FarmClient, build_id: str) -> BuildInfo:
+    info = await client.get(build_id)
+    if info["state"] != "succeeded":
+        raise FarmError(Code.INVALID_ARGUMENT, f"the build is {info['state']}, it has no image", where=build_id, hint="kernfarm show it")
+    return info
+
+
+def _age(info: BuildInfo) -> str:
+    seconds = int(time.time() - (info["created_at"] or time.time()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,192 @@
+"""`kernfarm up`: a whole farm on this machine. Ray's head, workers and the coordinator are programs of their own, ended with us."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernel.errors import Code, FarmError
+from kernfarm import process
+from kernfarm.process import Service
+from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
+
+_START_SECONDS = 60.0
+_RESTART_SECONDS = 2.0
+# Only control messages go through Ray's object store; the smallest it accepts.
+_OBJECT_STORE_BYTES = 80_000_000
+# A dead node is noticed in about two seconds instead of fourteen.
+_SYSTEM_CONFIG = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 3,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to start. `worker_overrides` and `coordinator_overrides` replace single settings."""
+
+    state: Path
+    workers: int
+    jobs: int
+    listen: str
+    worker_overrides: dict[str, Any] = field(default_factory=dict)
+    coordinator_overrides: dict[str, Any] = field(default_factory=dict)
+
+
+class EmbeddedFarm:
+    """A farm's programs. `start` returns once it serves; `supervise` starts again what dies until told to stop."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._token = secrets.token_hex(32)
+        self._port = _free_port()
+        # Ray's sockets have long names below this folder, and a socket's path has at most 107 bytes.
+        self._temp = Path(f"/tmp/kf-{secrets.token_hex(4)}")
+        self.services: dict[str, Service] = {}
+        self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        self.address = ""
+
+    def start(self) -> None:
+        """Raises FarmError(UNAVAILABLE) when a program does not come up, with the place of its log."""
+        plan = self._plan
+        plan.state.mkdir(parents=True, exist_ok=True)
+        token_file = plan.state / "ray-token"
+        token_file.touch(mode=0o600)
+        token_file.write_text(self._token)
+        ray = str(Path(sys.executable).with_name("ray"))
+        head = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=0"]
+        head += ["--include-dashboard=false", f"--temp-dir={self._temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        head += [f"--system-config={json.dumps(_SYSTEM_CONFIG)}"]
+        self._begin("ray-head", head, self._environment())
+        self._await("ray-head", lambda: _listens(self._port))
+        for index in range(1, plan.workers + 1):
+            self._begin_worker(ray, f"worker-{index}")
+        self._begin_coordinator(token_file)
+        self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
+        self.address = self._address_file.read_text().strip()
+
+    @property
+    def _address_file(self) -> Path:
+        return self._plan.state / "address"
+
+    def _begin_worker(self, ray: str, name: str) -> None:
+        plan = self._plan
+        settings = WorkerSettings(
+            name=name, state_dir=plan.state / "worker", blobs_url=f"file://{plan.state.absolute()}/blobs", jobs=plan.jobs
+        )
+        path = plan.state / f"{name}.yaml"
+        path.write_text(json.dumps({**plain(settings), **plan.worker_overrides}, indent=2))
+        command = [ray, "start", "--block", f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
+        command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        self._begin(name, command, {**self._environment(), "KERNFARM_WORKER_CONFIG": str(path)})
+
+    def _begin_coordinator(self, token_file: Path) -> None:
+        plan = self._plan
+        self._address_file.unlink(missing_ok=True)
+        settings = CoordinatorSettings(
+            listen=plan.listen,
+            address_file=str(self._address_file),
+            state_dir=plan.state / "coordinator",
+            blobs_url=f"file://{plan.state.absolute()}/blobs",
+            ray_address=f"127.0.0.1:{self._port}",
+            ray_node_ip="127.0.0.1",
+            ray_token_file=str(token_file),
+        )
+        path = plan.state / "coordinator.yaml"
+        path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
+        self._begin("coordinator", [sys.executable, "-m", "coordinator", "--config", str(path)], self._environment())
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '/usr/bin:/bin')}",
+            "HOME": str(self._plan.state),
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self._token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "GRPC_ENABLE_FORK_SUPPORT": "0",
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def _begin(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self._commands[name] = (command, environment)
+        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name)
+
+    def log_of(self, name: str) -> Path:
+        """Where a program's output goes."""
+        return self._plan.state / "logs" / f"{name}.log"
+
+    def _await(self, name: str, ready: Any) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            code = self.services[name].poll()
+            if code is not None or time.monotonic() > deadline:
+                tail = self.log_of(name).read_text(errors="replace").strip().splitlines()[-1:]
+                said = f"ended with {code}" if code is not None else "did not come up in time"
+                raise FarmError(Code.UNAVAILABLE, f"{name} {said}: {' '.join(tail)}", where=str(self.log_of(name)))
+            time.sleep(0.05)
+
+    def supervise(self, stop: threading.Event) -> None:
+        """Start again what dies, until `stop`. Ray's head is the exception: without it the others have nothing to talk to."""
+        while not stop.wait(0.5):
+            for name, service in self.services.items():
+                if service.poll() is None:
+                    continue
+                if name == "ray-head":
+                    raise FarmError(Code.UNAVAILABLE, "Ray's head has died", where=str(self.log_of(name)))
+                service.kill()
+                if stop.wait(_RESTART_SECONDS):
+                    return
+                self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """Start a program again as it was started before."""
+        command, environment = self._commands[name]
+        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name)
+
+    def stop(self) -> None:
+        """End all programs, coordinator first, and remove Ray's temporary folder."""
+        for name in ("coordinator", *[each for each in self.services if each.startswith("worker")], "ray-head"):
+            if name in self.services:
+                self.services[name].terminate()
+        shutil.rmtree(self._temp, ignore_errors=True)
+        self._address_file.unlink(missing_ok=True)
+
+
+def run(plan: Plan, said: Any) -> int:
+    """Start, say where it listens, supervise until Ctrl-C or SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    farm = EmbeddedFarm(plan)
+    try:
+        farm.start()
+        said(farm.address)
+        farm.supervise(stop)
+    finally:
+        farm.stop()
+    return 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,66 @@
+"""OCI image layouts on disk: written from blobs, read back with every digest checked (OCI image specification, image-layout.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from kernel import oci
+from kernel.errors import Code, FarmError
+
+_FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar")
+
+
+def blob_path(folder: Path, digest: str) -> Path:
+    """Where a layout keeps a blob."""
+    return folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+
+def finish(folder: Path, index: str, *, reference: str) -> None:
+    """Write the documents of a layout whose blobs are there. Last, so that a layout broken off is none."""
+    data = blob_path(folder, index).read_bytes()
+    top = oci.Document(media_type=oci.INDEX, data=data)
+    for name, content in oci.layout(top, reference=reference).items():
+        (folder / name).write_bytes(content)
+
+
+def extract(folder: Path, platform: str, to: Path) -> list[str]:
+    """The files of the image for a platform, into a folder; all digests checked. Raises FarmError(BAD_DIGEST, MISSING_FILE)."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+    except (OSError, ValueError) as error:
+        raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error}", where=str(folder)) from error
+    top = json.loads(_read(folder, index["manifests"][0]["digest"]))
+    system, _, machine = platform.partition("/")
+    wanted = {"architecture": machine, "os": system}
+    found = [entry for entry in top["manifests"] if entry.get("platform") == wanted]
+    if not found:
+        raise FarmError(Code.MISSING_FILE, f"the image has nothing for {platform}", where=str(folder))
+    manifest: dict[str, Any] = json.loads(_read(folder, found[0]["digest"]))
+    names: list[str] = []
+    for layer in manifest["layers"]:
+        _read(folder, layer["digest"])
+        with tarfile.open(blob_path(folder, layer["digest"]), "r:gz") as tar:
+            for member in tar:
+                # Only our own names, only regular files: nothing else can land anywhere.
+                if member.name in _FILES and member.isreg():
+                    source = tar.extractfile(member)
+                    assert source is not None
+                    with (to / member.name).open("wb") as sink:
+                        while chunk := source.read(1 << 20):
+                            sink.write(chunk)
+                    names.append(member.name)
+    return names
+
+
+def _read(folder: Path, digest: str) -> bytes:
+    try:
+        data = blob_path(folder, digest).read_bytes()
+    except OSError as error:
+        raise FarmError(Code.MISSING_FILE, f"the layout lacks {digest}", where=str(folder)) from error
+    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged", where=str(folder), hint="fetch the image again")
+    return data
