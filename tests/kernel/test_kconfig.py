@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel import kconfig
+from kernel.errors import Code, FarmError
+from kernel.kconfig import Option
+
+symbols = st.from_regex(r"[A-Z][A-Z0-9_]{0,12}", fullmatch=True)
+plain_values = st.sampled_from(["y", "m", "n", "42", "0x1f", '"text"', '"with \\" quote"'])
+
+
+@given(st.dictionaries(symbols, plain_values, max_size=20))
+def test_what_is_rendered_is_read_back(values: dict[str, str]) -> None:
+    options = [Option(symbol=symbol, value=value, where="x") for symbol, value in values.items()]
+    assert kconfig.values(kconfig.render(options)) == values
+
+
+@pytest.mark.parametrize(
+    "line", ["CONFIG_A", "A=y", "CONFIG_A = y", 'CONFIG_A="open', "CONFIG_A=yes", "include other", "CONFIG_A=$(shell id)"]
+)
+def test_a_bad_line_is_named_by_file_and_line(line: str) -> None:
+    with pytest.raises(FarmError) as caught:
+        kconfig.parse(f"# fine\n\n{line}\n", "my.config")
+    assert caught.value.problem.code is Code.BAD_CONFIG
+    assert caught.value.problem.where == "my.config:3"
+
+
+def test_fragments_that_contradict_each_other_name_both_places() -> None:
+    one = kconfig.parse("CONFIG_A=y\nCONFIG_B=m\n", "one")
+    two = kconfig.parse("CONFIG_B=m\n# CONFIG_A is not set\n", "two")
+    with pytest.raises(FarmError, match=r"two:2: CONFIG_A=n contradicts CONFIG_A=y at one:1"):
+        kconfig.merge([one, two])
+    assert len(kconfig.merge([one, one])) == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'CONFIG_INITRAMFS_SOURCE="/etc/shadow"',
+        'CONFIG_INITRAMFS_SOURCE="usr/list ../../secret"',
+        'CONFIG_MODULE_SIG_KEY="/root/key.pem"',
+        'CONFIG_MODULE_SIG_KEY="pkcs11:token=x"',
+        'CONFIG_SYSTEM_TRUSTED_KEYS="certs/../../x.pem"',
+        'CONFIG_EXTRA_FIRMWARE_DIR="/lib/firmware"',
+        'CONFIG_SOME_NEW_KEYDIR="/x"',
+        'CONFIG_LOCALVERSION="$(id)"',
+        'CONFIG_LOCALVERSION="`id`"',
+        'CONFIG_EXTRA_FIRMWARE_DIR="a;id"',
+    ],
+)
+def test_values_that_reach_outside_the_tree_are_refused(line: str) -> None:
+    with pytest.raises(FarmError) as caught:
+        kconfig.refuse_unsafe(kconfig.parse(line, "my.config"))
+    assert caught.value.problem.code is Code.UNSAFE_CONFIG
+    assert caught.value.problem.where == "my.config:1"
+
+
+@pytest.mark.parametrize(
+    "line", ['CONFIG_INITRAMFS_SOURCE=""', 'CONFIG_MODULE_SIG_KEY="certs/signing_key.pem"', 'CONFIG_MODPROBE_PATH="/sbin/modprobe"']
+)
+def test_values_inside_the_tree_and_of_the_running_kernel_are_fine(line: str) -> None:
+    kconfig.refuse_unsafe(kconfig.parse(line, "my.config"))
+
+
+KCONFIG = """
+config NET
+\tbool "Networking"
+config INET
+\tbool "TCP/IP"
+\tdepends on NET
+menuconfig DUMMY
+\ttristate "Dummy"
+\tdepends on INET && !TINY
+"""
+
+
+def test_each_lost_option_has_its_reason() -> None:
+    asked = kconfig.parse('CONFIG_INET=y\nCONFIG_DUMY=m\nCONFIG_DUMMY=m\nCONFIG_CC_VERSION_TEXT="x"\nCONFIG_GONE=n\n', "f")
+    got = {"NET": "n"}
+    lost = kconfig.missed(asked, got)
+    assert [option.symbol for option in lost] == ["INET", "DUMY", "DUMMY"]
+    inet, dumy, dummy = kconfig.explain(lost, got, kconfig.definitions([KCONFIG]))
+    assert (inet.asked, inet.got, inet.where) == ("y", "n", "f:1")
+    assert "depends on NET (is NET=n)" in inet.why
+    assert "did you mean CONFIG_DUMMY" in dumy.why
+    assert "INET && !TINY" in dummy.why

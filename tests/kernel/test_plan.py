@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.plan import Inventory, Unit, coverable, plan
+
+FOLDERS = (
+    "kernel",
+    "mm",
+    "drivers/net",
+    "drivers/gpu/drm/i915",
+    "drivers/gpu/drm/i915/gt",
+    "fs/ext4",
+    "arch/x86/boot",
+    "init",
+    "usr",
+    "lib",
+)
+HAVE_MAKEFILE = frozenset(
+    {"kernel", "mm", "drivers", "drivers/net", "drivers/gpu/drm/i915", "fs", "fs/ext4", "lib", "init", "arch/x86/boot"}
+)
+
+units = st.lists(
+    st.builds(
+        lambda folder, name, size: Unit(path=f"{folder}/f{name}.o", size=size),
+        st.sampled_from(FOLDERS),
+        st.integers(0, 60),
+        st.integers(0, 400_000),
+    ),
+    max_size=150,
+    unique_by=lambda unit: unit.path,
+)
+
+
+def inventory(found: list[Unit]) -> Inventory:
+    return Inventory(units=tuple(found), folders=tuple(sorted(HAVE_MAKEFILE)))
+
+
+def made_by(goal: str, found: list[Unit]) -> list[str]:
+    """What kbuild makes for a goal."""
+    if goal.endswith("/"):
+        return [unit.path for unit in found if unit.path.startswith(goal)]
+    return [goal]
+
+
+@given(found=units, slots=st.integers(1, 9))
+def test_each_coverable_object_is_in_exactly_one_shard(found: list[Unit], slots: int) -> None:
+    made = plan(inventory(found), slots=slots)
+    objects = [path for shard in made.shards for goal in shard.goals for path in made_by(goal, found)]
+    assert sorted(objects) == sorted(unit.path for unit in found if coverable(unit.path))
+    assert made.covered == len(objects) == sum(shard.objects for shard in made.shards)
+    assert made.covered + made.link_only == len(found)
+
+
+@given(found=units, slots=st.integers(1, 9))
+def test_folders_are_goals_only_where_kbuild_can_make_them(found: list[Unit], slots: int) -> None:
+    for shard in plan(inventory(found), slots=slots).shards:
+        assert shard.goals
+        for goal in shard.goals:
+            if goal.endswith("/"):
+                assert goal.rstrip("/") in HAVE_MAKEFILE
+                assert all(coverable(path) for path in made_by(goal, found))
+
+
+@given(found=units, slots=st.integers(1, 9), seed=st.integers())
+def test_the_order_of_the_inventory_makes_no_difference(found: list[Unit], slots: int, seed: int) -> None:
+    mixed = list(found)
+    random.Random(seed).shuffle(mixed)
+    assert plan(inventory(found), slots=slots) == plan(inventory(mixed), slots=slots)
+
+
+def test_a_large_kernel_has_several_shards_a_slot_of_similar_size_longest_first() -> None:
+    found = [Unit(path=f"drivers/d{index % 40}/f{index}.o", size=20_000) for index in range(3000)]
+    folders = tuple(f"drivers/d{index}" for index in range(40))
+    made = plan(Inventory(units=tuple(found), folders=folders), slots=2)
+    weights = [shard.weight_seconds for shard in made.shards]
+    assert len(weights) > 6
+    assert weights == sorted(weights, reverse=True)
+    assert max(weights) < 1.5 * min(weights)
+
+
+def test_a_small_kernel_is_not_cut_into_crumbs() -> None:
+    made = plan(Inventory(units=tuple(Unit(path=f"mm/f{index}.o") for index in range(30)), folders=("mm",)), slots=8)
+    assert len(made.shards) == 1
+    assert made.shards[0].goals == ("mm/",) or made.shards[0].objects == 30
+
+
+def test_measured_history_wins_over_the_guess() -> None:
+    found = tuple(Unit(path=f"mm/f{index}.o", size=1) for index in range(4))
+    made = plan(Inventory(units=found, folders=()), slots=1, history={"mm/f0.o": 100.0})
+    assert sum(shard.weight_seconds for shard in made.shards) > 100
+
+
+def test_what_only_the_link_step_may_make() -> None:
+    for path in (
+        "init/main.o",
+        "usr/initramfs_data.o",
+        "arch/x86/boot/main.o",
+        "scripts/mod/empty.o",
+        "certs/system_keyring.o",
+        "vmlinux.o",
+    ):
+        assert not coverable(path)
+    assert coverable("arch/x86/kernel/setup.o")

@@ -1,0 +1,140 @@
+"""Codec, digests, tables, errors, diagnosis, OCI documents: small pure parts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel import diagnose, digest, oci, result, tables
+from kernel.codec import CodecError, canonical, from_plain, to_plain
+from kernel.errors import HANDLING, Code, FarmError, Fault
+from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec, expand
+from kernel.steps import RESULTS, TASKS, Attempt, StepKind
+from worker import kbuild
+
+specs = st.builds(
+    RequestSpec,
+    source=st.builds(SourceSpec, kind=st.sampled_from(SourceKind), ref=st.text(max_size=9), digest=st.text(max_size=9)),
+    arches=st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    config=st.builds(ConfigSpec, file=st.none() | st.builds(NamedBlob, name=st.text(max_size=5), digest=st.text(max_size=5))),
+    patches=st.lists(st.builds(NamedBlob, name=st.text(max_size=5), digest=st.text(max_size=5)), max_size=3).map(tuple),
+)
+
+
+@given(specs)
+def test_specifications_survive_their_plain_form(spec: RequestSpec) -> None:
+    assert from_plain(RequestSpec, json.loads(canonical(spec))) == spec
+
+
+@given(specs)
+def test_every_task_survives_inside_an_attempt(spec: RequestSpec) -> None:
+    task = TASKS[StepKind.SOURCE](source=spec.source, patches=spec.patches)  # type: ignore[call-arg]
+    attempt = Attempt(attempt_id="a", build_id="b", kind=StepKind.SOURCE, task=task, domain="d", jobs=2, timeout_seconds=3)
+    assert from_plain(Attempt, json.loads(json.dumps(to_plain(attempt)))) == attempt
+
+
+def test_unknown_fields_and_wrong_types_are_refused_with_their_path() -> None:
+    with pytest.raises(CodecError, match="unknown field 'more'"):
+        from_plain(NamedBlob, {"name": "x", "digest": "y", "more": 1})
+    with pytest.raises(CodecError, match=r"RequestSpec\.source\.kind"):
+        from_plain(RequestSpec, {"source": {"kind": "tape", "ref": "x"}, "arches": []})
+
+
+def test_every_kind_of_step_has_task_and_result() -> None:
+    assert set(TASKS) == set(RESULTS) == set(StepKind)
+
+
+def test_every_code_is_handled_and_faults_have_their_exit_codes() -> None:
+    assert set(HANDLING) == set(Code)
+    expected = {Fault.USER: 2, Fault.KERNEL: 3, Fault.INFRASTRUCTURE: 4, Fault.BUG: 1}
+    assert all(handling.exit_code == expected[handling.fault] for handling in HANDLING.values())
+
+
+def test_what_is_mutable() -> None:
+    def mutable(kind: SourceKind, ref: str) -> bool:
+        return SourceSpec(kind=kind, ref=ref).mutable
+
+    assert mutable(SourceKind.DEBIAN, "6.1")
+    assert not mutable(SourceKind.DEBIAN, "6.1=6.1.192-1")
+    assert mutable(SourceKind.GIT, "https://x/y@master")
+    assert not mutable(SourceKind.GIT, "https://x/y@" + "a" * 40)
+    assert not mutable(SourceKind.KERNEL_ORG, "6.1.192")
+
+
+def test_a_request_expands_into_arch_times_flavour() -> None:
+    request = RequestSpec(source=SourceSpec(kind=SourceKind.DEBIAN, ref="6.1"), arches=("a", "b"), flavours=("p", "q"))
+    assert [(build.arch, build.flavour) for build in expand(request, "t")] == [("a", "p"), ("a", "q"), ("b", "p"), ("b", "q")]
+
+
+@pytest.mark.parametrize("table", ["arch", "toolchain", "flavour"])
+def test_each_row_of_each_table_can_be_read(table: str) -> None:
+    read = {"arch": tables.arch, "toolchain": tables.toolchain, "flavour": tables.flavour}[table]
+    assert tables.names(table)
+    assert all(read(name).name == name for name in tables.names(table))
+
+
+def test_unknown_words_get_the_nearest_known_one() -> None:
+    with pytest.raises(FarmError, match="did you mean 'x86_64'"):
+        tables.arch("x86-64")
+    with pytest.raises(FarmError, match="known: kernel"):
+        tables.output("pizza")
+
+
+def test_the_reproducing_command_has_the_workers_environment() -> None:
+    assert all(kbuild.ENVIRONMENT[key] == value for key, value in result.ENVIRONMENT.items())
+    assert {key for key in kbuild.ENVIRONMENT if key.startswith("KBUILD")} <= set(result.ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "where", "said"),
+    [
+        (
+            b"/build/src/mm/a.c: In function 'f':\n/build/src/mm/a.c:7:3: error: 'x' undeclared\nmake[2]: *** [a] Error 1\n",
+            Code.KERNEL_DOES_NOT_BUILD,
+            "mm/a.c:7:3",
+            "'x' undeclared",
+        ),
+        (b"ld: vmlinux.o: in function `f':\n(.text+0x1): undefined reference to `g'\n", Code.KERNEL_DOES_NOT_BUILD, "vmlinux.o", "g"),
+        (b'ERROR: modpost: "f" [x.ko] undefined!\n', Code.KERNEL_DOES_NOT_BUILD, "modpost", "undefined"),
+        (b"a.c:1:1: error: x\ncc1: No space left on device\n", Code.DISK_FULL, "", "no space"),
+        (b"scripts/x.c:5:10: fatal error: libelf.h: No such file or directory\n", Code.SANDBOX_FAILED, "scripts/x.c:5", "libelf.h"),
+        (b"make: *** No rule to make target 'a.o', needed by 'b'.  Stop.\n", Code.KERNEL_DOES_NOT_BUILD, "a.o", "nothing makes a.o"),
+        (b"gcc: fatal error: Killed signal terminated program cc1\n", Code.OUT_OF_MEMORY, "", "cc1"),
+        (b"something odd\n", Code.KERNEL_DOES_NOT_BUILD, "", "something odd"),
+        (b"", Code.KERNEL_DOES_NOT_BUILD, "", "no output"),
+    ],
+)
+def test_the_root_cause_is_found(log: bytes, code: Code, where: str, said: str) -> None:
+    problem = diagnose.diagnose(log)
+    assert (problem.code, problem.where) == (code, where)
+    assert said in problem.message
+
+
+def layer(name: str) -> oci.Layer:
+    return oci.Layer(digest=digest.of_bytes(name.encode()), size=3, diff_id=digest.of_bytes(b"t" + name.encode()), holds=name)
+
+
+def test_an_image_is_the_same_bytes_each_time_and_every_descriptor_has_a_platform() -> None:
+    one = oci.ImageSpec(platform="linux/amd64", layers=(layer("a"), layer("b")), labels={"x": "1"})
+    two = oci.ImageSpec(platform="linux/arm64", layers=(layer("a"),))
+    assert oci.index([one, two]).digest == oci.index([two, one]).digest
+    body = json.loads(oci.index([one, two]).data)
+    assert [entry["platform"]["architecture"] for entry in body["manifests"]] == ["amd64", "arm64"]
+    manifest = json.loads(oci.manifest(one).data)
+    assert manifest["config"]["digest"] == oci.config(one).digest
+    config = json.loads(oci.config(one).data)
+    assert config["rootfs"]["diff_ids"] == [layer("a").diff_id, layer("b").diff_id]
+    assert "Cmd" not in config["config"]
+    assert "Entrypoint" not in config["config"]
+    with pytest.raises(ValueError, match="two images for one platform"):
+        oci.index([one, one])
+
+
+def test_layout_names_are_there_for_both_tools() -> None:
+    top = oci.index([oci.ImageSpec(platform="linux/amd64", layers=())])
+    entry = json.loads(oci.layout(top, reference="docker.io/a/kernel:1")["index.json"])["manifests"][0]
+    assert entry["digest"] == top.digest
+    assert set(entry["annotations"]) == {"io.containerd.image.name", "org.opencontainers.image.ref.name"}
