@@ -40,6 +40,7 @@ from kernfarm.settings import CoordinatorSettings
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_JOIN_SECONDS = 10.0
 # The worker keeps the step's own time limit; the coordinator's comes later, for workers that don't.
 _DEADLINE_GRACE_SECONDS = 60.0
 
@@ -275,6 +276,7 @@ class Farm:
         fingerprint = digests.of_bytes(f"{digests.of_value(spec)} {clean}".encode())
         if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
             return tuple([await self.build(tenant, build_id) for build_id in known])
+        await self._first_worker()
         await asyncio.to_thread(admission.check, spec, self._blobs, list(self._workers.values()))
         async with self._turn:
             if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
@@ -293,6 +295,12 @@ class Farm:
             )
             await self._apply_locked([event])
         return tuple([await self.build(tenant, build_id) for build_id in answer])
+
+    async def _first_worker(self) -> None:
+        """A farm that has just started hears of its workers after a few seconds: don't refuse work for that."""
+        deadline = time.monotonic() + _JOIN_SECONDS
+        while not self._workers and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
 
     def _find(self, tenant: str, build_id: str) -> Build:
         build = self._machine.build(build_id)

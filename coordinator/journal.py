@@ -31,12 +31,16 @@ class Journal:
         """Open, lock and migrate. Raises FarmError: CONFLICT (another coordinator has it), UNAVAILABLE, INTERNAL (too old or too new)."""
         self._url = sa.make_url(url)
         self._lock: IO[str] | sa.Connection | None = None
+        self._engine = _sqlite(self._url) if self._url.get_backend_name() == "sqlite" else sa.create_engine(self._url)
         try:
-            self._engine = _sqlite(self._url) if self._url.get_backend_name() == "sqlite" else sa.create_engine(self._url)
             self._acquire()
             self._migrate()
         except sa.exc.DBAPIError as error:
+            self.close()
             raise self._unavailable(error) from error
+        except FarmError:
+            self.close()
+            raise
 
     def append(self, events: Sequence[Event]) -> None:
         """Store events, all or none, in one commit. Raises FarmError(UNAVAILABLE)."""
@@ -59,10 +63,10 @@ class Journal:
 
     def close(self) -> None:
         """Give up the lock and all connections."""
-        self._engine.dispose()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        self._engine.dispose()
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ for file in /extra/*.ko; do
 done
 {then}
 echo "{done}"
-poweroff -f 2>/dev/null || reboot -f
+reboot -f
 """
 
 

@@ -107,6 +107,7 @@ class Bubblewrap:
             *("--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"),
             *_root_file_system(),
             *binds,
+            *("--remount-ro", "/"),
             *environment,
             *("--chdir", job.cwd, "--"),
             *("/bin/sh", "-c", _ANNOUNCE, "sh"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from typing import Any
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
+from kernfarm.client import FarmClient
 from kernfarm.process import Service
 from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
 
@@ -76,6 +78,7 @@ class EmbeddedFarm:
         self._begin_coordinator(token_file)
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()
+        self._await("coordinator", lambda: asyncio.run(_workers_at(self.address)) >= plan.workers)
 
     @property
     def _address_file(self) -> Path:
@@ -178,6 +181,11 @@ def run(plan: Plan, said: Any) -> int:
     finally:
         farm.stop()
     return 0
+
+
+async def _workers_at(address: str) -> int:
+    async with FarmClient(address) as client:
+        return len(await client.workers())
 
 
 def _free_port() -> int:

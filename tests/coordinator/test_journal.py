@@ -32,7 +32,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.chown(home, "postgres", "postgres")
     as_user = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups") if os.geteuid() == 0 else ()
     env = {"PATH": f"{programs[-1]}:{PATH}", "LC_ALL": "C"}
-    done = process.run((*as_user, "initdb", "-D", str(home / "data"), "-A", "trust"), env=env, timeout_seconds=120)
+    done = process.run((*as_user, "initdb", "-D", str(home / "data"), "-A", "trust", "-E", "UTF8"), env=env, timeout_seconds=120)
     assert done.code == 0, done.output
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from kernel.errors import Code, FarmError
+from kernfarm import layout, process, request
+from kernfarm.cli import commands
+from kernfarm.cli.embedded import EmbeddedFarm
+from kernfarm.client import BuildInfo, FarmClient
+from kernfarm.request import Draft
+
+pytestmark = pytest.mark.ray
+
+SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=2\n"
+
+
+def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
+    """The command line as a user calls it, without a terminal."""
+    env = {"PATH": os.environ["PATH"], "KERNFARM": farm.address, "HOME": "/tmp", "NO_COLOR": "1"}
+    program = str(Path(sys.executable).with_name("kernfarm"))
+    return process.run((program, *words), env=env, timeout_seconds=timeout)
+
+
+async def submit(client: FarmClient, draft: Draft, *, clean: bool = False) -> str:
+    prepared = request.prepare(draft)
+    builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()), clean=clean)
+    return str(builds[0]["id"])
+
+
+async def end(client: FarmClient, build_id: str) -> BuildInfo:
+    return [info async for info in client.watch(build_id)][-1]
+
+
+async def until(client: FarmClient, build_id: str, check: Callable[[BuildInfo], bool]) -> BuildInfo:
+    async for info in client.watch(build_id):
+        if check(info):
+            return info
+    raise AssertionError("the build ended before")
+
+
+def with_config(draft: Draft, folder: Path, text: str) -> Draft:
+    path = folder / "my.config"
+    path.write_text(text)
+    return replace(draft, fragments=(path,))
+
+
+async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    async with FarmClient(farm.address) as client:
+        build_id = await submit(client, draft)
+        info = await end(client, build_id)
+        assert info["state"] == "succeeded", info["problem"]
+        assert {step["worker"] for step in info["steps"]} <= {"worker-1", "worker-2"}
+        assert info["objects_done"] == info["objects_planned"] > 0
+        await commands.fetch_to(client, info, tmp_path / "image")
+        files = tmp_path / "files"
+        files.mkdir()
+        names = layout.extract(tmp_path / "image", "linux/amd64", files)
+        assert {"kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar"} == set(
+            names
+        )
+        record = json.loads((tmp_path / "image/result.json").read_text())
+        assert record["objects_compiled"] > 0
+        assert record["reproduce"].startswith("umask 022 && env -i")
+        assert next(step for step in record["steps"] if step["key"] == "link")["unplanned"] == []
+        log = b"".join([data async for data in client.logs(build_id, "compile-000")])
+        assert b"  CC " in log
+        middle = b"".join([data async for data in client.logs(build_id, "compile-000", offset=10)])
+        assert middle == log[10:]
+        # The same request again is the same build, at once; a clean one is another with the same bytes.
+        started = time.monotonic()
+        assert await submit(client, draft) == build_id
+        assert time.monotonic() - started < 0.5
+        again = await end(client, await submit(client, draft, clean=True))
+        assert again["id"] != build_id
+        assert again["images"] == info["images"]
+
+
+async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    async with FarmClient(farm.address) as client:
+        fresh = with_config(draft, tmp_path, "# one\n")
+        other = replace(with_config(draft, tmp_path, "# other\n"), local_version="-other")
+        ids = await asyncio.gather(submit(client, fresh), submit(client, other))
+        builds = [await end(client, build_id) for build_id in ids]
+        sources = [next(step for step in build["steps"] if step["kind"] == "source") for build in builds]
+        assert all(build["state"] == "succeeded" for build in builds)
+        assert any(source["reused"] for source in sources)
+
+
+async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    async with FarmClient(farm.address) as client:
+        build_id = await submit(client, replace(with_config(draft, tmp_path, SLOW), local_version="-cancel"))
+        await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
+        assert (await client.cancel(build_id))["state"] == "cancelled"
+        assert (await client.cancel(build_id))["state"] == "cancelled"
+        await _idle(client)
+        assert not _in_sandbox(), "a cancelled build leaves nothing running"
+        await client.retry(build_id)
+        assert (await end(client, build_id))["state"] == "succeeded"
+        with pytest.raises(FarmError) as caught:
+            await client.retry(build_id)
+        assert caught.value.problem.code is Code.CONFLICT
+
+
+async def _idle(client: FarmClient) -> None:
+    for _ in range(100):
+        if not _in_sandbox():
+            return
+        await asyncio.sleep(0.1)
+
+
+def _in_sandbox() -> list[psutil.Process]:
+    return [each for each in psutil.process_iter() if _name(each) == "bwrap"]
+
+
+def _name(each: psutil.Process) -> str:
+    try:
+        return str(each.name())
+    except psutil.Error:
+        return ""
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
+async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, draft: Draft, tmp_path: Path, victim: str) -> None:
+    draft = replace(with_config(draft, tmp_path, SLOW), local_version=f"-{victim.split()[0]}")
+    async with FarmClient(farm.address) as client:
+        build_id = await submit(client, draft)
+
+        def compiling(info: BuildInfo) -> bool:
+            return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
+
+        before = await until(client, build_id, compiling)
+        _kill(farm, victim)
+    if victim == "coordinator":
+        farm.services["coordinator"].wait(10)
+        (farm._plan.state / "address").unlink()
+        farm.restart("coordinator")
+        deadline = time.monotonic() + 60
+        while not (farm._plan.state / "address").exists():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        farm.address = (farm._plan.state / "address").read_text().strip()
+    async with FarmClient(farm.address) as client:
+        after = await end(client, build_id)
+        assert after["state"] == "succeeded", after["problem"]
+        finished = {step["key"]: step for step in before["steps"] if step["state"] == "succeeded"}
+        assert finished
+        for step in after["steps"]:
+            if step["key"] in finished:
+                assert step["started_at"] == finished[step["key"]]["started_at"], "a finished step was done again"
+        assert sum(step["attempts"] for step in after["steps"]) > len(after["steps"]) - sum(step["reused"] for step in after["steps"])
+        if victim == "raylet":
+            _start_dead_workers(farm)
+        undisturbed = await end(client, await submit(client, draft, clean=True))
+        assert undisturbed["images"] == after["images"]
+
+
+def _kill(farm: EmbeddedFarm, victim: str) -> None:
+    if victim == "coordinator":
+        os.kill(farm.services["coordinator"].pid, signal.SIGKILL)
+        return
+    # The worker that runs a step: the Ray worker process above a sandbox, and the raylet above that.
+    process_above = next(
+        parent for box in _in_sandbox() for parent in box.parents() if parent.cmdline() and parent.cmdline()[0].startswith("ray::")
+    )
+    target = process_above if victim == "worker process" else process_above.parent()
+    assert target is not None
+    os.kill(target.pid, signal.SIGKILL)
+
+
+def _start_dead_workers(farm: EmbeddedFarm) -> None:
+    for name, service in farm.services.items():
+        if name.startswith("worker"):
+            service.wait(15 if service.poll() is None else 0)
+            if service.poll() is not None:
+                farm.restart(name)
+
+
+BAD: list[tuple[str, list[str], int, str]] = [
+    ("arch", ["--arch", "x86-64"], 2, "did you mean 'x86_64'"),
+    ("flavour", ["--flavour", "plian"], 2, "did you mean 'plain'"),
+    ("output", ["--output", "pizza"], 2, "unknown output 'pizza'"),
+    ("toolchain", ["--toolchain", "gcc12"], 2, "did you mean 'gcc-12'"),
+    ("option", ["--no-such-option"], 2, "unrecognized arguments"),
+    ("base", ["--base", "defconfg"], 2, "did you mean 'defconfig'"),
+    ("missing fragment", ["--config", "/nowhere/my.config"], 2, "/nowhere/my.config"),
+    ("source kind", ["--source", "tape:1"], 2, "names no source"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_words_are_refused_with_the_mend(farm: EmbeddedFarm, tarball: Path, words: list[str], code: int, said: str) -> None:
+    source = [] if "--source" in words else ["--source", f"file:{tarball}"]
+    done = kernfarm(farm, "build", *source, *words)
+    assert done.code == code, done.output
+    assert said in " ".join(done.output.decode().split())
+
+
+FRAGMENTS: list[tuple[str, str, int, list[str]]] = [
+    ("unknown symbol", "CONFIG_NO_SUCH_THING=y\n", 2, ["CONFIG_NO_SUCH_THING", "no such symbol", "my.config:1"]),
+    ("does not stick", "CONFIG_FAKE_NEVER=y\n", 2, ["CONFIG_FAKE_NEVER did not stick", "asked y, got n"]),
+    ("no config line", "FAKE=y\n", 2, ["not a configuration line", "my.config:1"]),
+    ("contradiction", "CONFIG_FAKE_SLOW=y\n# CONFIG_FAKE_SLOW is not set\n", 2, ["contradicts", "my.config:1", "my.config:2"]),
+    ("path outside", 'CONFIG_INITRAMFS_SOURCE="/etc"\n', 2, ["points outside the source tree"]),
+    ("does not compile", "CONFIG_FAKE_FAIL_COMPILE=y\n", 3, ["error", "kernfarm logs"]),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "said"), [row[1:] for row in FRAGMENTS], ids=[row[0] for row in FRAGMENTS])
+def test_bad_fragments_name_symbol_place_and_reason(
+    farm: EmbeddedFarm, tarball: Path, tmp_path: Path, text: str, code: int, said: list[str]
+) -> None:
+    path = tmp_path / "my.config"
+    path.write_text(text)
+    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--config", str(path))
+    assert done.code == code, done.output
+    shown = " ".join(done.output.decode().split())
+    assert all(word in shown for word in said), shown
+
+
+def test_bad_patches_name_patch_file_and_hunk(farm: EmbeddedFarm, tarball: Path, tmp_path: Path) -> None:
+    patch = tmp_path / "0001-x.patch"
+    patch.write_text("--- a/Makefile\n+++ b/Makefile\n@@ -1,2 +1,2 @@\n-not what is there\n+x\n y\n")
+    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch))
+    assert done.code == 2
+    assert "0001-x.patch" in done.output.decode()
+    assert "hunk 1" in done.output.decode()
+    patch.write_text("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n")
+    assert kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch)).code == 2
+
+
+def test_no_kernel_and_no_archive_are_the_users_fault(farm: EmbeddedFarm, tmp_path: Path) -> None:
+    bad = tmp_path / "linux.tar.xz"
+    bad.write_bytes(b"this is no archive")
+    done = kernfarm(farm, "build", "--source", f"file:{bad}")
+    assert done.code == 2, done.output
+    assert "cannot unpack" in done.output.decode()
+
+
+def test_unknown_builds_and_absent_farms(farm: EmbeddedFarm) -> None:
+    done = kernfarm(farm, "show", "nothing")
+    assert done.code == 2
+    assert "no build 'nothing'" in done.output.decode()
+    done = kernfarm(farm, "list", "--farm", "127.0.0.1:1")
+    assert done.code == 4
+    assert "kernfarm up" in done.output.decode()
+
+
+def test_json_is_on_stdout_alone(farm: EmbeddedFarm, tarball: Path) -> None:
+    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--json")
+    assert done.code == 0, done.output
+    data: Any = json.loads(done.output[done.output.index(b"[\n") :])
+    assert data[0]["state"] == "succeeded"
+    assert json.loads(kernfarm(farm, "workers", "--json").output)[0]["sandbox"] == "bubblewrap"
+    assert json.loads(kernfarm(farm, "list", "--json").output)
+
+
+def test_the_farm_still_serves_and_nothing_is_left_behind(farm: EmbeddedFarm, tarball: Path) -> None:
+    assert kernfarm(farm, "build", "--source", f"file:{tarball}").code == 0
+    scratch = farm._plan.state / "worker/scratch"
+    assert [entry.name for entry in scratch.iterdir() if entry.is_dir()] == []

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kernel.errors import Code, FarmError
+from worker import archive
+from worker.cgroup import Limits, Unlimited, Version1, Version2, detect
+from worker.sandbox import Bind, Bubblewrap, Job
+
+ENV = {"PATH": "/usr/bin:/bin"}
+
+
+def shell(script: str, **more: object) -> Job:
+    return Job(argv=("/bin/sh", "-c", script), env=ENV, **more)  # type: ignore[arg-type]  # the fields of Job
+
+
+def test_its_own_exit_code_output_and_user(sandbox: Bubblewrap) -> None:
+    outcome = sandbox.run(shell("id -u; echo to stderr >&2; exit 7"))
+    assert outcome.code == 7
+    assert outcome.output.splitlines() == [b"1000", b"to stderr"]
+
+
+def test_nothing_of_the_host_can_be_seen(sandbox: Bubblewrap, open_folder: Path) -> None:
+    (open_folder / "secret").write_text("x")
+    seen = sandbox.run(
+        shell(f"ls /; ls /root /home /var /srv {open_folder} /etc/shadow 2>&1; cat /proc/1/comm; ls /proc | grep -c '^[0-9]'")
+    )
+    text = seen.output.decode()
+    assert "secret" not in text
+    assert text.count("No such file or directory") == 6
+    assert int(text.splitlines()[-1]) < 10
+
+
+def test_the_environment_is_what_the_job_names(sandbox: Bubblewrap) -> None:
+    os.environ["KERNFARM_TEST_SECRET"] = "secret"
+    try:
+        assert b"SECRET" not in sandbox.run(shell("env")).output
+    finally:
+        del os.environ["KERNFARM_TEST_SECRET"]
+
+
+def test_there_is_no_network(sandbox: Bubblewrap) -> None:
+    outcome = sandbox.run(shell("cat /proc/net/dev | grep -v lo: | tail -n +3; exec 3<>/dev/tcp/127.0.0.1/1"))
+    assert b":" not in outcome.output.partition(b"sh:")[0].partition(b"/bin")[0]
+    assert outcome.code != 0
+
+
+def test_only_writable_binds_can_be_written(sandbox: Bubblewrap, open_folder: Path) -> None:
+    read_only = archive.make_folder(open_folder / "ro", sandbox)
+    writable = archive.make_folder(open_folder / "rw", sandbox)
+    binds = (Bind(host=read_only, inside="/build/src"), Bind(host=writable, inside="/build/out", writable=True))
+    outcome = sandbox.run(shell("touch /build/out/a; touch /build/src/a /usr/a /a 2>&1; exit 0", binds=binds))
+    assert outcome.output.count(b"Read-only file system") + outcome.output.count(b"Permission denied") == 3
+    assert (writable / "a").exists()
+    assert (writable / "a").stat().st_uid == sandbox.uid
+    assert not (read_only / "a").exists()
+
+
+def test_memory_beyond_the_limit_is_told_from_a_failure(sandbox: Bubblewrap) -> None:
+    outcome = sandbox.run(shell("tail /dev/zero", limits=Limits(memory_bytes=64 << 20)))
+    assert outcome.out_of_memory
+    assert outcome.code != 0
+    assert not sandbox.run(shell("exit 1", limits=Limits(memory_bytes=64 << 20))).out_of_memory
+
+
+def test_a_fork_bomb_ends(sandbox: Bubblewrap) -> None:
+    outcome = sandbox.run(shell("for i in $(seq 200); do sleep 30 & done; wait", limits=Limits(pids=50), timeout_seconds=20))
+    assert outcome.code != 0
+    assert b"fork" in outcome.output.lower()
+
+
+def test_cpu_time_is_counted_and_limited(sandbox: Bubblewrap) -> None:
+    outcome = sandbox.run(shell("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", limits=Limits(cpus=0.5)))
+    spent = outcome.spent.cpu_user_seconds + outcome.spent.cpu_system_seconds
+    assert spent > 0.05
+    assert spent < 0.75 * outcome.seconds
+
+
+def sleepers() -> list[int]:
+    return [each.pid for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "61.5"]]
+
+
+def test_a_timeout_ends_everything(sandbox: Bubblewrap) -> None:
+    with pytest.raises(FarmError) as caught:
+        sandbox.run(shell("sleep 61.5 & setsid sleep 61.5 & sleep 61.5", timeout_seconds=1))
+    assert caught.value.problem.code is Code.TIMEOUT
+    assert sleepers() == []
+
+
+def test_cancelling_ends_everything_soon(sandbox: Bubblewrap) -> None:
+    cancel = threading.Event()
+    threading.Timer(0.5, cancel.set).start()
+    started = time.monotonic()
+    with pytest.raises(FarmError) as caught:
+        sandbox.run(shell("trap '' TERM; sleep 61.5 & sleep 61.5"), cancel=cancel)
+    assert caught.value.problem.code is Code.CANCELLED
+    assert time.monotonic() - started < 10
+    assert sleepers() == []
+
+
+def test_a_sandbox_that_cannot_be_set_up_is_not_the_commands_failure(sandbox: Bubblewrap, open_folder: Path) -> None:
+    with pytest.raises(FarmError) as caught:
+        sandbox.run(shell("true", binds=(Bind(host=open_folder / "none", inside="/build/x"),)))
+    assert caught.value.problem.code is Code.SANDBOX_FAILED
+
+
+def test_version_2_counts_even_without_controllers(tmp_path: Path) -> None:
+    root = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified").is_dir() else Path("/sys/fs/cgroup")
+    if not (root / "cgroup.subtree_control").exists() or not os.access(root, os.W_OK):
+        pytest.skip("no writable version 2 hierarchy on this machine")
+    parent = root / f"kf-test-{os.getpid()}"
+    parent.mkdir()
+    try:
+        manager = Version2(parent)
+        box = Bubblewrap(uid=64000, cgroups=manager)
+        outcome = box.run(shell("i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"))
+        assert outcome.spent.cpu_user_seconds + outcome.spent.cpu_system_seconds > 0
+        assert [entry for entry in parent.iterdir() if entry.is_dir()] == []
+    finally:
+        parent.rmdir()
+
+
+def test_limits_are_written_as_the_kernel_reads_them(tmp_path: Path) -> None:
+    for name in Version1.CONTROLLERS:
+        (tmp_path / name / "kernfarm").mkdir(parents=True)
+    limits = Limits(memory_bytes=1 << 20, cpus=1.5, pids=7)
+    context = Version1(tmp_path).group("g", limits)
+    group = context.__enter__()
+    assert (tmp_path / "memory/kernfarm/g/memory.limit_in_bytes").read_text() == "1048576"
+    assert (tmp_path / "cpu/kernfarm/g/cpu.cfs_quota_us").read_text() == "150000"
+    assert (tmp_path / "pids/kernfarm/g/pids.max").read_text() == "7"
+    assert len(group.entries) == 4
+
+
+def test_no_control_groups_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manager = detect(tmp_path)
+    assert isinstance(manager, Unlimited)
+    assert manager.describe() == "none"
+    assert "do not hold" in caplog.text
