@@ -24,6 +24,8 @@ from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
 
 _START_SECONDS = 60.0
 _RESTART_SECONDS = 2.0
+# What `ray start` says once its node is registered.
+_STARTED = "Ray runtime started."
 # Only control messages go through Ray's object store; the smallest it accepts.
 _OBJECT_STORE_BYTES = 80_000_000
 # A dead node is noticed in about two seconds instead of fourteen.
@@ -74,7 +76,11 @@ class EmbeddedFarm:
         self._begin("ray-head", head, self._environment())
         self._await("ray-head", lambda: _listens(self._port))
         for index in range(1, plan.workers + 1):
-            self._begin_worker(ray, f"worker-{index}")
+            # One after the other: raylets that start at the same moment on one address can miss each other and time out.
+            name = f"worker-{index}"
+            self.log_of(name).unlink(missing_ok=True)
+            self._begin_worker(ray, name)
+            self._await(name, lambda name=name: _STARTED in self.log_of(name).read_text(errors="replace"))
         self._begin_coordinator(token_file)
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()

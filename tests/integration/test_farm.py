@@ -24,7 +24,7 @@ from kernfarm.request import Draft
 
 pytestmark = pytest.mark.ray
 
-SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=2\n"
+SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n"
 
 
 def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
@@ -132,6 +132,13 @@ def _name(each: psutil.Process) -> str:
         return ""
 
 
+def _words(each: psutil.Process) -> list[str]:
+    try:
+        return list(each.cmdline())
+    except psutil.Error:
+        return []
+
+
 @pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
 async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, draft: Draft, tmp_path: Path, victim: str) -> None:
     draft = replace(with_config(draft, tmp_path, SLOW), local_version=f"-{victim.split()[0]}")
@@ -142,7 +149,7 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
             return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
 
         before = await until(client, build_id, compiling)
-        _kill(farm, victim)
+        _kill(farm, victim, build_id)
     if victim == "coordinator":
         farm.services["coordinator"].wait(10)
         (farm._plan.state / "address").unlink()
@@ -167,14 +174,19 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
         assert undisturbed["images"] == after["images"]
 
 
-def _kill(farm: EmbeddedFarm, victim: str) -> None:
+def _kill(farm: EmbeddedFarm, victim: str, build_id: str) -> None:
     if victim == "coordinator":
         os.kill(farm.services["coordinator"].pid, signal.SIGKILL)
         return
-    # The worker that runs a step: the Ray worker process above a sandbox, and the raylet above that.
-    process_above = next(
-        parent for box in _in_sandbox() for parent in box.parents() if parent.cmdline() and parent.cmdline()[0].startswith("ray::")
-    )
+    # The worker that runs this build's step: the Ray worker process above a sandbox, named after the attempt; its raylet above that.
+    deadline = time.monotonic() + 20
+    while True:
+        above = [parent for box in _in_sandbox() for parent in box.parents() if f"ray::{build_id}" in " ".join(_words(parent))]
+        if above:
+            break
+        assert time.monotonic() < deadline, "no step of this build is in a sandbox"
+        time.sleep(0.05)
+    process_above = above[0]
     target = process_above if victim == "worker process" else process_above.parent()
     assert target is not None
     os.kill(target.pid, signal.SIGKILL)

@@ -1,0 +1,192 @@
+"""A real kernel through a real farm: the bytes of a plain make, an image that boots, a module made from kernel-dev alone."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coordinator.events import Succeeded
+from coordinator.journal import Journal
+from kernel.steps import Attempt, LinkResult, LinkTask, PrepareResult, StepKind, Tree
+from kernfarm import boot, layout, process, request
+from kernfarm.cli import commands
+from kernfarm.cli.embedded import EmbeddedFarm, Plan
+from kernfarm.client import BuildInfo, FarmClient
+from kernfarm.request import Draft
+from kernfarm.settings import WorkerSettings
+from worker import archive, layers
+from worker.context import Context
+from worker.kbuild import Place
+from worker.meter import Meter
+from worker.node import Node
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
+HELLO = """#include <linux/module.h>
+static int __init hello_init(void) { pr_info("hello from a module\\n"); return 0; }
+static void __exit hello_exit(void) { }
+module_init(hello_init);
+module_exit(hello_exit);
+MODULE_LICENSE("GPL");
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A farm's finished build: its folder, the build, its image's files."""
+
+    home: Path
+    info: BuildInfo
+    record: dict[str, object]
+    files: Path
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Built]:
+    home = Path(tempfile.mkdtemp(prefix="kf-e2e-", dir="/var/tmp"))
+    home.chmod(0o755)
+    farm = EmbeddedFarm(Plan(state=home / "farm", workers=2, jobs=1, listen="127.0.0.1:0"))
+    (home / "farm").mkdir(mode=0o755)
+    (home / "farm").chmod(0o755)
+    try:
+        farm.start()
+        info = asyncio.run(_build(farm.address, home / "image"))
+        files = home / "files"
+        files.mkdir()
+        layout.extract(home / "image", "linux/amd64", files)
+        yield Built(home=home, info=info, record=json.loads((home / "image/result.json").read_text()), files=files)
+    finally:
+        farm.stop()
+        if "KEEP" not in os.environ:
+            shutil.rmtree(home)
+
+
+async def _build(address: str, to: Path) -> BuildInfo:
+    draft = Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",))
+    prepared = request.prepare(draft)
+    async with FarmClient(address) as client:
+        builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
+        info = [each async for each in client.watch(builds[0]["id"])][-1]
+        assert info["state"] == "succeeded", info["problem"]
+        await commands.fetch_to(client, info, to)
+    return info
+
+
+def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
+    """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
+    node = Node(WorkerSettings(state_dir=built.home / "plain", blobs_url=f"file://{built.home}/farm/blobs", compile_cache=False))
+    source = built.record["inputs"]["source"]["tree"]  # type: ignore[index]
+    tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
+    with node.scratch("plain") as scratch, node.trees.checkout(tree) as checkout:
+        out = archive.make_folder(scratch / "out", node.sandbox)
+        shutil.copyfile(built.files / "kernel_config", out / ".config")
+        archive.give(out / ".config", node.sandbox)
+        place = Place(context=_context(node, scratch, tree), source=checkout, out=out, arch="x86_64", toolchain="gcc-12")
+        place.make("olddefconfig", cached=False)
+        made = place.make("bzImage", "modules", cached=False)
+        assert (out / ".config").read_bytes() == (built.files / "kernel_config").read_bytes()
+        assert _sha(out / "arch/x86/boot/bzImage") == _sha(built.files / "kernel")
+        assert _sha(out / "System.map") == _sha(built.files / "System.map")
+        linked = _linked(node, scratch, built)
+        names = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
+        assert len(names) >= 10
+        for name in ("vmlinux", "Module.symvers", *names):
+            assert _sha(out / name) == _sha(linked / name), name
+    steps = built.record["steps"]
+    assert isinstance(steps, list)
+    link = next(step for step in steps if step["key"] == "link")
+    shards = [step for step in steps if step["key"].startswith("compile")]
+    assert link["unplanned"] == [], "the link step compiled what a shard should have made"
+    assert len(shards) >= 4
+    assert {step["worker"] for step in shards} == {"worker-1", "worker-2"}
+    assert sum(step["compiled"] for step in shards) + link["compiled"] == len(made.compiled)
+    assert sum(step["compiled"] for step in shards) == built.info["objects_planned"]
+
+
+def _context(node: Node, scratch: Path, tree: Tree) -> Context:
+    task = LinkTask(tree=tree, arch="x86_64", toolchain="gcc-12", prepared="", inventory="", shards=(), domain="default")
+    attempt = Attempt(attempt_id="plain", build_id="plain", kind=StepKind.LINK, task=task, domain="default", jobs=2, timeout_seconds=1500)
+    return Context(
+        attempt=attempt,
+        scratch=scratch,
+        blobs=node.blobs,
+        trees=node.trees,
+        sandbox=node.sandbox,
+        cache=node.cache,
+        meter=Meter(),
+        log=lambda data: None,
+        report=lambda progress: None,
+        cancel=threading.Event(),
+        sources=node.settings.sources,
+        epoch=node.epoch,
+    )
+
+
+def _linked(node: Node, scratch: Path, built: Built) -> Path:
+    """The link step's layer, found in the coordinator's journal."""
+    copy = scratch / "journal.sqlite"
+    shutil.copyfile(built.home / "farm/coordinator/journal.sqlite", copy)
+    if (wal := built.home / "farm/coordinator/journal.sqlite-wal").exists():
+        shutil.copyfile(wal, scratch / "journal.sqlite-wal")
+    journal = Journal(f"sqlite:///{copy}")
+    results = [event.result for event in journal.read() if isinstance(event, Succeeded)]
+    journal.close()
+    assert any(isinstance(result, PrepareResult) for result in results)
+    layer = next(result.layer for result in results if isinstance(result, LinkResult))
+    folder = archive.make_folder(scratch / "linked", node.sandbox)
+    tree = Tree(tarball="", version="")
+    layers.unpack(_context(node, scratch, tree), layer, folder, name="linked layer")
+    return folder
+
+
+def _sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_kernel_dev_alone_makes_a_module_and_the_image_boots_and_loads_it(built: Built, tmp_path: Path) -> None:
+    with tarfile.open(built.files / "kernel-dev.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    (headers,) = (tmp_path / "usr/src").iterdir()
+    assert headers.name == f"linux-headers-{built.info['release']}"
+    module = tmp_path / "hello"
+    module.mkdir()
+    (module / "hello.c").write_text(HELLO)
+    (module / "Makefile").write_text("obj-m := hello.o\n")
+    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+    done = process.run(("make", "-C", str(headers), f"M={module}", "CC=gcc-12", "modules"), env=env, timeout_seconds=120)
+    assert done.code == 0, done.output.decode()
+    booted = boot.boot(built.files, modules=MODULES, extra=(module / "hello.ko",), timeout_seconds=120)
+    assert booted.release == built.info["release"]
+    assert set(booted.loaded) == {*MODULES, "hello"}
+
+
+def test_the_image_is_what_linuxkit_expects(built: Built) -> None:
+    with tarfile.open(built.files / "kernel.tar", "r:") as tar:
+        names = {member.name: member for member in tar.getmembers()}
+        release = built.info["release"]
+        build = names[f"./lib/modules/{release}/build"]
+        assert build.issym()
+        assert build.linkname == f"/usr/src/linux-headers-{release}"
+        assert f"./lib/modules/{release}/source" not in names
+        assert f"./lib/modules/{release}/modules.dep" in names
+        assert all(member.uid == member.gid == 0 and not member.islnk() for member in names.values())
+    info = (built.files / "kernel-source-info").read_text().splitlines()
+    assert info[0].startswith("KERNEL_SOURCE=debian:linux-source-6.1=")
+    with tarfile.open(built.files / "kernel-headers.tar") as tar:
+        assert "./usr/include/linux/types.h" in tar.getnames()
+    index = json.loads((built.home / "image/index.json").read_text())
+    assert index["manifests"][0]["digest"] == built.info["images"][0]["index"]
