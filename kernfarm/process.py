@@ -14,13 +14,21 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from kernel.errors import Code, FarmError
 
 log = logging.getLogger(__name__)
 
 OnLine = Callable[[bytes], None]
+
+
+class Cancel(Protocol):
+    """Asked often whether to end; a threading.Event is one."""
+
+    def is_set(self) -> bool: ...
+
+
 TAIL_BYTES = 1 << 20
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 3.0
@@ -44,7 +52,7 @@ def run(
     cwd: Path | None = None,
     on_line: OnLine | None = None,
     input: bytes | None = None,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
     stdout: IO[bytes] | None = None,
 ) -> Completed:
     """Run a command to its end. `env` is its whole environment. With `stdout` set its standard output goes to that file unseen.
@@ -80,7 +88,7 @@ def run(
     return Completed(code=child.returncode, output=reader.tail(), seconds=time.monotonic() - started)
 
 
-def _wait(child: subprocess.Popen[bytes], deadline: float, cancel: threading.Event | None, argv: Sequence[str]) -> None:
+def _wait(child: subprocess.Popen[bytes], deadline: float, cancel: Cancel | None, argv: Sequence[str]) -> None:
     delay = 0.002
     while True:
         if cancel is not None and cancel.is_set():

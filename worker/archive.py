@@ -11,11 +11,11 @@ import errno
 import os
 import shutil
 import stat
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
+from kernfarm.process import Cancel
 from worker.cgroup import Limits
 from worker.sandbox import Bind, Job, Sandbox
 
@@ -39,7 +39,7 @@ def unpack(
     name: str,
     strip: int = 0,
     max_bytes: int = _MAX_BYTES,
-    cancel: threading.Event | None = None,
+    cancel: Cancel | None = None,
 ) -> None:
     """Unpack a tar archive (plain, gz, xz, bz2 or zstd, told by content) into a folder that the sandbox's user owns.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.steps import Attempt, Progress
 from kernfarm.blobs import BlobStore
+from kernfarm.process import Cancel
 from kernfarm.settings import SourceSettings
 from worker.ccache import CompileCache
 from worker.meter import Meter
@@ -31,6 +31,6 @@ class Context:
     meter: Meter
     log: Callable[[bytes], None]
     report: Callable[[Progress], None]
-    cancel: threading.Event
+    cancel: Cancel
     sources: SourceSettings
     epoch: int

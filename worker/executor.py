@@ -9,12 +9,13 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from kernel.errors import Code, FarmError, Problem
 from kernel.steps import Attempt, Progress, Result, StepKind, Usage
+from kernfarm.process import Cancel
 from worker.context import Context
 from worker.meter import Meter
 from worker.node import Node
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 Step = Callable[[Context, Any], Result]
 _LOG_CHUNK = 64 * 1024
 _LOG_SECONDS = 0.5
+# As long as the coordinator waits for a silent attempt by default.
+LEASE_BEATS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,23 +64,53 @@ def load_steps(name: str) -> Mapping[StepKind, Step]:
     return cast(Mapping[StepKind, Step], getattr(importlib.import_module(module), attribute))
 
 
-def execute(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: threading.Event) -> Iterator[Event]:
-    """Events of an attempt, at least one each `heartbeat_seconds`, the last a Finished or Failed. Closing the iterator cancels it."""
+def execute(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt) -> Generator[Event]:
+    """Events of an attempt, at least one each `heartbeat_seconds`, the last a Finished or Failed.
+
+    Closing the iterator ends the attempt; so does leaving it alone for LEASE_BEATS heartbeats, since whoever takes its events is gone.
+    """
+    lease = _Lease(attempt.heartbeat_seconds * LEASE_BEATS)
     inbox = _Inbox(attempt.heartbeat_seconds)
-    runner = threading.Thread(target=_run, args=(node, steps, attempt, cancel, inbox), name=attempt.attempt_id, daemon=True)
-    runner.start()
+    runner = threading.Thread(target=_run, args=(node, steps, attempt, lease, inbox), name=attempt.attempt_id, daemon=True)
     try:
+        # Inside the try: an interrupt can land while the thread starts.
+        runner.start()
         while True:
             event = inbox.next()
+            lease.lend()
             yield event
+            lease.give_back()
             if isinstance(event, (Finished, Failed)):
                 return
     finally:
-        cancel.set()
-        runner.join()
+        lease.end()
+        if runner.is_alive():
+            runner.join()
 
 
-def _run(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: threading.Event, inbox: _Inbox) -> None:
+class _Lease:
+    """Whether an attempt shall end: told so, or nobody came back for the next event in time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ended = False
+        self._lent_at = 0.0
+
+    def lend(self) -> None:
+        self._lent_at = time.monotonic()
+
+    def give_back(self) -> None:
+        self._lent_at = 0.0
+
+    def end(self) -> None:
+        self._ended = True
+
+    def is_set(self) -> bool:
+        lent_at = self._lent_at
+        return self._ended or (lent_at > 0 and time.monotonic() - lent_at > self._seconds)
+
+
+def _run(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: Cancel, inbox: _Inbox) -> None:
     started = time.monotonic()
     meter = Meter()
     outcome: Event

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +26,10 @@ def attempt(task: bytes) -> Iterator[bytes]:
     """Run an Attempt; yields AttemptEvents, the last one its outcome. Closing the iterator ends everything it started."""
     node = _node()
     asked = from_plain(Attempt, from_struct(pb.Attempt.FromString(task).value))
-    for event in executor.execute(node, executor.load_steps(node.settings.steps), asked, threading.Event()):
-        yield _event(event).SerializeToString()
+    # Closed by hand: an interrupt that lands between two events must not leave it to the garbage collector.
+    with contextlib.closing(executor.execute(node, executor.load_steps(node.settings.steps), asked)) as events:
+        for event in events:
+            yield _event(event).SerializeToString()
 
 
 def probe() -> bytes:

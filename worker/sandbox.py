@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -78,7 +77,7 @@ class Sandbox(Protocol):
     def describe(self, job: Job) -> tuple[str, ...]:
         """The command that would run."""
 
-    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: threading.Event | None = None) -> Outcome:
+    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
         """Run a job to its end. Raises FarmError: SANDBOX_FAILED, TIMEOUT, CANCELLED."""
 
 
@@ -114,7 +113,7 @@ class Bubblewrap:
             *job.argv,
         )
 
-    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: threading.Event | None = None) -> Outcome:
+    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
         started = time.monotonic()
         gate = _Gate(on_line)
         with self._cgroups.group(f"job-{uuid.uuid4().hex}", job.limits) as group:
@@ -156,7 +155,7 @@ class NullSandbox:
         script = " && ".join(["mount -t tmpfs none /build", *mounts, f"cd {_quote(job.cwd)}", 'exec "$@"'])
         return ("unshare", "--mount", "/bin/sh", "-c", f"mkdir -p /build && {script}", "sh", *job.argv)
 
-    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: threading.Event | None = None) -> Outcome:
+    def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
         started = time.monotonic()
         with self._cgroups.group(f"job-{uuid.uuid4().hex}", job.limits) as group:
             argv = ("/bin/sh", "-c", _ENTER, "sh", *(str(path) for path in group.entries), "--", *self.describe(job))
