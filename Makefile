@@ -31,8 +31,8 @@ integration: setup-dev ## real Ray clusters and whole farms on a fake kernel
 e2e: setup-dev ## real kernels: bit identity, boot, kill -9
 	@tools/stages e2e
 
-bench: setup ## plain make against the farm, side by side
-	@$(PYTHON) bench/run.py
+bench: setup ## plain make against the farm, side by side; CONFIGS=small for one configuration
+	@$(PYTHON) bench/run.py $(CONFIGS)
 
 proto: setup-dev ## generate the gRPC code from proto/ anew
 	@$(PYTHON) tools/generate.py

@@ -18,11 +18,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from coordinator.fleet import AttemptFailed, AttemptFinished, AttemptHeard, AttemptLog, FleetEvent, WorkerInfo, WorkerJoined, WorkerLost
-from kernel.codec import from_plain, from_tagged, to_plain
 from kernel.errors import Code, FarmError, Problem
-from kernel.steps import RESULTS, Attempt, Progress, Usage
+from kernel.steps import Attempt, Progress, Usage
 from kernfarm.v1 import worker_pb2 as pb
-from kernfarm.wire import from_struct, to_struct
+from kernfarm.wire import attempt_to, finished_from, from_message, problem_from
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ class RayFleet:
             yield event
 
     async def launch(self, attempt: Attempt, worker_id: str) -> None:
-        message = pb.Attempt(value=to_struct(to_plain(attempt))).SerializeToString()
+        message = attempt_to(attempt)
         remote = ray.remote(num_cpus=0, max_retries=0, num_returns="streaming")(_attempt)
         where = NodeAffinitySchedulingStrategy(worker_id, soft=False)
         stream = remote.options(scheduling_strategy=where, resources={SLOT: 1}, name=attempt.attempt_id).remote(message)
@@ -140,8 +139,7 @@ class RayFleet:
         except (ray.exceptions.RayError, TimeoutError) as error:
             log.error("node %s does not say what it offers, so it gets no work: %s", worker_id, error)
             return
-        facts = from_struct(pb.WorkerFacts.FromString(data).value)
-        info = from_plain(WorkerInfo, {"worker_id": worker_id, **facts})
+        info = from_message(WorkerInfo, pb.WorkerFacts.FromString(data), worker_id=worker_id)
         self._known[worker_id] = info.name
         await self._events.put(WorkerJoined(worker=info))
 
@@ -155,11 +153,8 @@ def _event(attempt_id: str, data: bytes) -> FleetEvent:
         case "log":
             return AttemptLog(attempt_id=attempt_id, data=message.log)
         case "finished":
-            plain = from_struct(message.finished)
-            result = from_tagged(RESULTS.values(), plain["result"])
-            return AttemptFinished(attempt_id=attempt_id, result=result, usage=from_plain(Usage, plain["usage"]))
+            result, usage = finished_from(message.finished)
+            return AttemptFinished(attempt_id=attempt_id, result=result, usage=usage)
         case _:
-            plain = from_struct(message.failed)
-            return AttemptFailed(
-                attempt_id=attempt_id, problem=from_plain(Problem, plain["problem"]), usage=from_plain(Usage, plain["usage"])
-            )
+            usage = from_message(Usage, message.failed.usage)
+            return AttemptFailed(attempt_id=attempt_id, problem=problem_from(message.failed.problem), usage=usage)

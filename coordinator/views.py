@@ -55,7 +55,7 @@ def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence
 def _step_view(build: Build, step: Step, progress: Mapping[str, Progress], workers: Sequence[WorkerInfo]) -> StepView:
     last = step.tries[-1] if step.tries else None
     now = progress.get(last.attempt_id, Progress()) if last and step.state is StepState.RUNNING else Progress()
-    compiled = step.result.compiled if isinstance(step.result, (CompileResult, LinkResult)) else now.objects
+    compiled = step.result.compiled if isinstance(step.result, (PrepareResult, CompileResult, LinkResult)) else now.objects
     waits = scheduler.why_waiting(ready_step(build, step), workers) if step.state is StepState.READY else ""
     planned = step.task.objects if isinstance(step.task, CompileTask) else 0
     return StepView(
@@ -101,7 +101,7 @@ def _compilers(build: Build) -> tuple[str, str]:
 
 def _step_record(step: Step) -> result.StepRecord:
     last = step.tries[-1] if step.tries else None
-    compiled = step.result.compiled if isinstance(step.result, (CompileResult, LinkResult)) else 0
+    compiled = step.result.compiled if isinstance(step.result, (PrepareResult, CompileResult, LinkResult)) else 0
     return result.StepRecord(
         key=step.key,
         state=step.state,

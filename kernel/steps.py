@@ -106,12 +106,14 @@ class PrepareTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareResult:
-    """`layer` is the prepared layer; `inventory` a kernel.plan.Inventory as canonical JSON; `compiler` its --version line."""
+    """`layer` is the prepared layer; `inventory` a kernel.plan.Inventory as canonical JSON; `compiler` its --version line;
+    `compiled` counts compiler and assembler runs as CompileResult does."""
 
     layer: str
     inventory: str
     release: str
     compiler: str
+    compiled: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

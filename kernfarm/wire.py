@@ -8,10 +8,12 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
-from kernel.codec import CodecError, from_plain, to_plain
+from kernel.codec import TAG, CodecError, from_plain, to_plain
 from kernel.errors import Code, FarmError, Problem
 from kernel.spec import RequestSpec
+from kernel.steps import RESULTS, TASKS, Attempt, Result, StepKind, Usage
 from kernfarm.v1 import build_service_pb2 as pb
+from kernfarm.v1 import worker_pb2
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -22,13 +24,46 @@ def to_message(value: Any, kind: type[M]) -> M:
     return json_format.ParseDict(_without_none(to_plain(value)), kind())
 
 
-def from_message(kind: type[T], message: Message) -> T:
-    """A message as the dataclass with the same fields. Raises FarmError(INVALID_ARGUMENT) naming the field that does not fit."""
-    plain = json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+def from_message(kind: type[T], message: Message, **more: Any) -> T:
+    """A message as the dataclass with the same fields, plus `more`. Raises FarmError(INVALID_ARGUMENT) naming what does not fit."""
     try:
-        return from_plain(kind, plain)
+        return from_plain(kind, {**_plain(message), **more})
     except CodecError as error:
         raise FarmError(Code.INVALID_ARGUMENT, str(error)) from error
+
+
+def attempt_to(attempt: Attempt) -> bytes:
+    """An attempt as kernfarm.v1.Attempt: the kind of step is the name of the field its task is in."""
+    plain = to_plain(attempt)
+    task = plain.pop("task")
+    del task[TAG]
+    plain[plain.pop("kind")] = task
+    return json_format.ParseDict(_without_none(plain), worker_pb2.Attempt()).SerializeToString()
+
+
+def attempt_from(data: bytes) -> Attempt:
+    """Raises FarmError(INVALID_ARGUMENT) for bytes of another version of kernfarm."""
+    message = worker_pb2.Attempt.FromString(data)
+    plain = _plain(message)
+    kind = _kind(message.WhichOneof("task"))
+    task = plain.pop(kind)
+    try:
+        return from_plain(Attempt, {**plain, "kind": str(kind), "task": {TAG: TASKS[kind].__name__, **task}})
+    except CodecError as error:
+        raise FarmError(Code.INVALID_ARGUMENT, str(error)) from error
+
+
+def finished_to(result: Result, usage: Usage) -> worker_pb2.Finished:
+    """A step's result: the kind of step is the name of the field it is in."""
+    kind = next(kind for kind, each in RESULTS.items() if isinstance(result, each))
+    plain = {"usage": to_plain(usage), str(kind): to_plain(result)}
+    return json_format.ParseDict(_without_none(plain), worker_pb2.Finished())
+
+
+def finished_from(message: worker_pb2.Finished) -> tuple[Result, Usage]:
+    """Raises FarmError(INVALID_ARGUMENT) for a message of another version of kernfarm."""
+    kind = _kind(message.WhichOneof("result"))
+    return from_message(RESULTS[kind], getattr(message, kind)), from_message(Usage, message.usage)
 
 
 def request_from(message: pb.RequestSpec) -> RequestSpec:
@@ -66,6 +101,16 @@ def state_to(state: str) -> Any:
 def state_from(state: pb.State) -> str:
     """STATE_RUNNING -> `running`."""
     return pb.State.Name(state).removeprefix("STATE_").lower()
+
+
+def _kind(field: str | None) -> StepKind:
+    if field is None:
+        raise FarmError(Code.INVALID_ARGUMENT, "a message of another version: it holds no kind of step known here")
+    return StepKind(field)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    return dict(json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
 
 
 def _without_none(plain: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,12 +33,8 @@ def apply(context: Context, source: Checkout, named: Sequence[NamedBlob]) -> str
     for name, data in texts:
         _apply_one(context, work, name, data)
     after = layers.scan(work)
-    gone = sorted(before.keys() - after.keys())
-    for path in gone:
-        folder, _, base = path.rpartition("/")
-        marker = work / folder / f"{trees.WHITEOUT}{base}"
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
+    for path in sorted(before.keys() - after.keys()):
+        _mark_gone(work, path)
     after = layers.scan(work)
     return layers.pack(context, work, layers.changed(before, after), after, layers.Base.PREPARED)
 
@@ -52,6 +49,19 @@ def _copy(source: Path, work: Path, path: str, context: Context) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     target.chmod(0o755 if (source / path).stat().st_mode & 0o100 else 0o644)
+
+
+def _mark_gone(work: Path, path: str) -> None:
+    """Leave a whiteout where a patch removed a file. A patch may also have put a link in place of the folder: follow none."""
+    *parents, name = path.split("/")
+    try:
+        folder = trees.open_folder(work, parents)
+    except OSError as error:
+        raise FarmError(Code.BAD_PATCH, "the patches put something else in place of a folder", where=path) from error
+    try:
+        os.close(os.open(f"{trees.WHITEOUT}{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644, dir_fd=folder))
+    finally:
+        os.close(folder)
 
 
 def _apply_one(context: Context, work: Path, name: str, data: bytes) -> None:

@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernel.codec import from_plain, tagged, to_plain
-from kernel.steps import Attempt
 from kernfarm import settings
 from kernfarm.settings import WorkerSettings
+from kernfarm.v1 import build_service_pb2 as api
 from kernfarm.v1 import worker_pb2 as pb
-from kernfarm.wire import from_struct, to_struct
+from kernfarm.wire import attempt_from, finished_to, to_message
 from worker import executor
 from worker.facts import facts
 from worker.node import Node
@@ -25,7 +24,7 @@ CONFIG_VARIABLE = "KERNFARM_WORKER_CONFIG"
 def attempt(task: bytes) -> Iterator[bytes]:
     """Run an Attempt; yields AttemptEvents, the last one its outcome. Closing the iterator ends everything it started."""
     node = _node()
-    asked = from_plain(Attempt, from_struct(pb.Attempt.FromString(task).value))
+    asked = attempt_from(task)
     # Closed by hand: an interrupt that lands between two events must not leave it to the garbage collector.
     with contextlib.closing(executor.execute(node, executor.load_steps(node.settings.steps), asked)) as events:
         for event in events:
@@ -34,7 +33,7 @@ def attempt(task: bytes) -> Iterator[bytes]:
 
 def probe() -> bytes:
     """WorkerFacts of this node."""
-    return pb.WorkerFacts(value=to_struct(to_plain(facts(_node())))).SerializeToString()
+    return to_message(facts(_node()), pb.WorkerFacts).SerializeToString()
 
 
 def _event(event: executor.Event) -> pb.AttemptEvent:
@@ -44,9 +43,9 @@ def _event(event: executor.Event) -> pb.AttemptEvent:
         case executor.Logged(data=data):
             return pb.AttemptEvent(log=data)
         case executor.Finished(result=result, usage=usage):
-            return pb.AttemptEvent(finished=to_struct({"result": tagged(result), "usage": to_plain(usage)}))
+            return pb.AttemptEvent(finished=finished_to(result, usage))
         case executor.Failed(problem=problem, usage=usage):
-            return pb.AttemptEvent(failed=to_struct({"problem": to_plain(problem), "usage": to_plain(usage)}))
+            return pb.AttemptEvent(failed=pb.Failed(problem=to_message(problem, api.Problem), usage=to_message(usage, pb.Usage)))
 
 
 @functools.cache

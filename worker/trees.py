@@ -143,7 +143,7 @@ def merge(upper: Path, tree: Path) -> None:
         *parents, name = path.split("/")
         if stat.S_ISDIR(info.st_mode):
             continue
-        folder = _open_folder(tree, parents)
+        folder = open_folder(tree, parents)
         try:
             if name.startswith(WHITEOUT):
                 with contextlib.suppress(FileNotFoundError):
@@ -154,7 +154,8 @@ def merge(upper: Path, tree: Path) -> None:
             os.close(folder)
 
 
-def _open_folder(root: Path, parents: list[str]) -> int:
+def open_folder(root: Path, parents: list[str]) -> int:
+    """A descriptor of a folder below `root`, made where it is missing. Raises OSError where a link or file is in the way."""
     current = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     for name in parents:
         with contextlib.suppress(FileExistsError):

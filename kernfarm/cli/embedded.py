@@ -39,12 +39,13 @@ _SYSTEM_CONFIG = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to start. `worker_overrides` and `coordinator_overrides` replace single settings."""
+    """What to start. `worker_overrides` and `coordinator_overrides` replace single settings; `pin`: each worker keeps to one processor."""
 
     state: Path
     workers: int
     jobs: int
     listen: str
+    pin: bool = False
     worker_overrides: dict[str, Any] = field(default_factory=dict)
     coordinator_overrides: dict[str, Any] = field(default_factory=dict)
 
@@ -79,7 +80,7 @@ class EmbeddedFarm:
             # One after the other: raylets that start at the same moment on one address can miss each other and time out.
             name = f"worker-{index}"
             self.log_of(name).unlink(missing_ok=True)
-            self._begin_worker(ray, name)
+            self._begin_worker(ray, index, name)
             self._await(name, lambda name=name: _STARTED in self.log_of(name).read_text(errors="replace"))
         self._begin_coordinator(token_file)
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
@@ -90,7 +91,7 @@ class EmbeddedFarm:
     def _address_file(self) -> Path:
         return self._plan.state / "address"
 
-    def _begin_worker(self, ray: str, name: str) -> None:
+    def _begin_worker(self, ray: str, index: int, name: str) -> None:
         plan = self._plan
         settings = WorkerSettings(
             name=name, state_dir=plan.state / "worker", blobs_url=f"file://{plan.state.absolute()}/blobs", jobs=plan.jobs
@@ -99,6 +100,9 @@ class EmbeddedFarm:
         path.write_text(json.dumps({**plain(settings), **plan.worker_overrides}, indent=2))
         command = [ray, "start", "--block", f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
         command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        if plan.pin:
+            processors = sorted(os.sched_getaffinity(0))
+            command = ["taskset", "--cpu-list", str(processors[(index - 1) % len(processors)]), *command]
         self._begin(name, command, {**self._environment(), "KERNFARM_WORKER_CONFIG": str(path)})
 
     def _begin_coordinator(self, token_file: Path) -> None:

@@ -22,22 +22,56 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from kernfarm.v1 import build_service_pb2 as kernfarm_dot_v1_dot_build__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kernfarm/v1/worker.proto\x12\x0bkernfarm.v1\x1a\x1cgoogle/protobuf/struct.proto\"1\n\x07\x41ttempt\x12&\n\x05value\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xa3\x01\n\x0c\x41ttemptEvent\x12#\n\x05heard\x18\x01 \x01(\x0b\x32\x12.kernfarm.v1.HeardH\x00\x12\r\n\x03log\x18\x02 \x01(\x0cH\x00\x12+\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12)\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\x07\n\x05\x65vent\"\'\n\x05Heard\x12\x0f\n\x07objects\x18\x01 \x01(\x05\x12\r\n\x05\x64oing\x18\x02 \x01(\t\"5\n\x0bWorkerFacts\x12&\n\x05value\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Structb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18kernfarm/v1/worker.proto\x12\x0bkernfarm.v1\x1a\x1fkernfarm/v1/build_service.proto\"7\n\x04Tree\x12\x0f\n\x07tarball\x18\x01 \x01(\t\x12\r\n\x05upper\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"u\n\x0bSourceFacts\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x10\n\x08resolved\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x0e\n\x06signer\x18\x04 \x01(\t\x12\'\n\x07patches\x18\x05 \x03(\x0b\x32\x16.kernfarm.v1.NamedBlob\"\xf8\x01\n\x05Usage\x12\x14\n\x0cwall_seconds\x18\x01 \x01(\x01\x12\x18\n\x10\x63pu_user_seconds\x18\x02 \x01(\x01\x12\x1a\n\x12\x63pu_system_seconds\x18\x03 \x01(\x01\x12\x19\n\x11peak_memory_bytes\x18\x04 \x01(\x03\x12\x12\n\ncache_hits\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x06 \x01(\x03\x12\x14\n\x0c\x63\x61\x63he_errors\x18\x07 \x01(\x03\x12\x1b\n\x13\x63\x61\x63he_saved_seconds\x18\x08 \x01(\x01\x12\x15\n\rbytes_fetched\x18\t \x01(\x03\x12\x14\n\x0c\x62ytes_stored\x18\n \x01(\x03\"Z\n\nSourceTask\x12#\n\x06source\x18\x01 \x01(\x0b\x32\x13.kernfarm.v1.Source\x12\'\n\x07patches\x18\x02 \x03(\x0b\x32\x16.kernfarm.v1.NamedBlob\"X\n\x0cSourceResult\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\'\n\x05\x66\x61\x63ts\x18\x02 \x01(\x0b\x32\x18.kernfarm.v1.SourceFacts\"\x9e\x01\n\rConfigureTask\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\x0c\n\x04\x61rch\x18\x02 \x01(\t\x12\x0f\n\x07\x66lavour\x18\x03 \x01(\t\x12\x11\n\ttoolchain\x18\x04 \x01(\t\x12#\n\x06\x63onfig\x18\x05 \x01(\x0b\x32\x13.kernfarm.v1.Config\x12\x15\n\rlocal_version\x18\x06 \x01(\t\"3\n\x0f\x43onfigureResult\x12\x0e\n\x06\x63onfig\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\"o\n\x0bPrepareTask\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\x0c\n\x04\x61rch\x18\x02 \x01(\t\x12\x11\n\ttoolchain\x18\x03 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\"f\n\rPrepareResult\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x11\n\tinventory\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\x10\n\x08\x63ompiler\x18\x04 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x05 \x01(\x05\"\xa9\x01\n\x0b\x43ompileTask\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\x0c\n\x04\x61rch\x18\x02 \x01(\t\x12\x11\n\ttoolchain\x18\x03 \x01(\t\x12\x10\n\x08prepared\x18\x04 \x01(\t\x12\x0e\n\x06\x64omain\x18\x05 \x01(\t\x12\r\n\x05goals\x18\x06 \x03(\t\x12\x0f\n\x07objects\x18\x07 \x01(\x05\x12\x16\n\x0eweight_seconds\x18\x08 \x01(\x01\"0\n\rCompileResult\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x02 \x01(\x05\"\x91\x01\n\x08LinkTask\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\x0c\n\x04\x61rch\x18\x02 \x01(\t\x12\x11\n\ttoolchain\x18\x03 \x01(\t\x12\x10\n\x08prepared\x18\x04 \x01(\t\x12\x11\n\tinventory\x18\x05 \x01(\t\x12\x0e\n\x06shards\x18\x06 \x03(\t\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"@\n\nLinkResult\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08\x63ompiled\x18\x02 \x01(\x05\x12\x11\n\tunplanned\x18\x03 \x03(\t\"\xef\x01\n\x0bPackageTask\x12\x1f\n\x04tree\x18\x01 \x01(\x0b\x32\x11.kernfarm.v1.Tree\x12\x0c\n\x04\x61rch\x18\x02 \x01(\t\x12\x0f\n\x07\x66lavour\x18\x03 \x01(\t\x12\x11\n\ttoolchain\x18\x04 \x01(\t\x12\x0e\n\x06\x63onfig\x18\x05 \x01(\t\x12\x10\n\x08prepared\x18\x06 \x01(\t\x12\x0e\n\x06linked\x18\x07 \x01(\t\x12\x0f\n\x07release\x18\x08 \x01(\t\x12\x0f\n\x07outputs\x18\t \x03(\t\x12\'\n\x05\x66\x61\x63ts\x18\n \x01(\x0b\x32\x18.kernfarm.v1.SourceFacts\x12\x10\n\x08\x63ompiler\x18\x0b \x01(\t\"]\n\rPackageResult\x12(\n\tartifacts\x18\x01 \x03(\x0b\x32\x15.kernfarm.v1.Artifact\x12\"\n\x06images\x18\x02 \x03(\x0b\x32\x12.kernfarm.v1.Image\"\xb7\x03\n\x07\x41ttempt\x12\x12\n\nattempt_id\x18\x01 \x01(\t\x12\x10\n\x08\x62uild_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\x0c\n\x04jobs\x18\x04 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x05 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x19\n\x11heartbeat_seconds\x18\x07 \x01(\x01\x12\x0c\n\x04\x63pus\x18\x08 \x01(\x01\x12)\n\x06source\x18\n \x01(\x0b\x32\x17.kernfarm.v1.SourceTaskH\x00\x12/\n\tconfigure\x18\x0b \x01(\x0b\x32\x1a.kernfarm.v1.ConfigureTaskH\x00\x12+\n\x07prepare\x18\x0c \x01(\x0b\x32\x18.kernfarm.v1.PrepareTaskH\x00\x12+\n\x07\x63ompile\x18\r \x01(\x0b\x32\x18.kernfarm.v1.CompileTaskH\x00\x12%\n\x04link\x18\x0e \x01(\x0b\x32\x15.kernfarm.v1.LinkTaskH\x00\x12+\n\x07package\x18\x0f \x01(\x0b\x32\x18.kernfarm.v1.PackageTaskH\x00\x42\x06\n\x04task\"\x9d\x01\n\x0c\x41ttemptEvent\x12#\n\x05heard\x18\x01 \x01(\x0b\x32\x12.kernfarm.v1.HeardH\x00\x12\r\n\x03log\x18\x02 \x01(\x0cH\x00\x12)\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x15.kernfarm.v1.FinishedH\x00\x12%\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32\x13.kernfarm.v1.FailedH\x00\x42\x07\n\x05\x65vent\"\'\n\x05Heard\x12\x0f\n\x07objects\x18\x01 \x01(\x05\x12\r\n\x05\x64oing\x18\x02 \x01(\t\"\xcd\x02\n\x08\x46inished\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.kernfarm.v1.Usage\x12+\n\x06source\x18\n \x01(\x0b\x32\x19.kernfarm.v1.SourceResultH\x00\x12\x31\n\tconfigure\x18\x0b \x01(\x0b\x32\x1c.kernfarm.v1.ConfigureResultH\x00\x12-\n\x07prepare\x18\x0c \x01(\x0b\x32\x1a.kernfarm.v1.PrepareResultH\x00\x12-\n\x07\x63ompile\x18\r \x01(\x0b\x32\x1a.kernfarm.v1.CompileResultH\x00\x12\'\n\x04link\x18\x0e \x01(\x0b\x32\x17.kernfarm.v1.LinkResultH\x00\x12-\n\x07package\x18\x0f \x01(\x0b\x32\x1a.kernfarm.v1.PackageResultH\x00\x42\x08\n\x06result\"R\n\x06\x46\x61iled\x12!\n\x05usage\x18\x01 \x01(\x0b\x32\x12.kernfarm.v1.Usage\x12%\n\x07problem\x18\x02 \x01(\x0b\x32\x14.kernfarm.v1.Problem\"\xa3\x01\n\x0bWorkerFacts\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x61rches\x18\x02 \x03(\t\x12\x12\n\ntoolchains\x18\x03 \x03(\t\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x0c\n\x04jobs\x18\x05 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x0f\n\x07sandbox\x18\x07 \x01(\t\x12\x0e\n\x06\x63group\x18\x08 \x01(\t\x12\x0e\n\x06\x63\x63\x61\x63he\x18\t \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'kernfarm.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ATTEMPT']._serialized_start=71
-  _globals['_ATTEMPT']._serialized_end=120
-  _globals['_ATTEMPTEVENT']._serialized_start=123
-  _globals['_ATTEMPTEVENT']._serialized_end=286
-  _globals['_HEARD']._serialized_start=288
-  _globals['_HEARD']._serialized_end=327
-  _globals['_WORKERFACTS']._serialized_start=329
-  _globals['_WORKERFACTS']._serialized_end=382
+  _globals['_TREE']._serialized_start=74
+  _globals['_TREE']._serialized_end=129
+  _globals['_SOURCEFACTS']._serialized_start=131
+  _globals['_SOURCEFACTS']._serialized_end=248
+  _globals['_USAGE']._serialized_start=251
+  _globals['_USAGE']._serialized_end=499
+  _globals['_SOURCETASK']._serialized_start=501
+  _globals['_SOURCETASK']._serialized_end=591
+  _globals['_SOURCERESULT']._serialized_start=593
+  _globals['_SOURCERESULT']._serialized_end=681
+  _globals['_CONFIGURETASK']._serialized_start=684
+  _globals['_CONFIGURETASK']._serialized_end=842
+  _globals['_CONFIGURERESULT']._serialized_start=844
+  _globals['_CONFIGURERESULT']._serialized_end=895
+  _globals['_PREPARETASK']._serialized_start=897
+  _globals['_PREPARETASK']._serialized_end=1008
+  _globals['_PREPARERESULT']._serialized_start=1010
+  _globals['_PREPARERESULT']._serialized_end=1112
+  _globals['_COMPILETASK']._serialized_start=1115
+  _globals['_COMPILETASK']._serialized_end=1284
+  _globals['_COMPILERESULT']._serialized_start=1286
+  _globals['_COMPILERESULT']._serialized_end=1334
+  _globals['_LINKTASK']._serialized_start=1337
+  _globals['_LINKTASK']._serialized_end=1482
+  _globals['_LINKRESULT']._serialized_start=1484
+  _globals['_LINKRESULT']._serialized_end=1548
+  _globals['_PACKAGETASK']._serialized_start=1551
+  _globals['_PACKAGETASK']._serialized_end=1790
+  _globals['_PACKAGERESULT']._serialized_start=1792
+  _globals['_PACKAGERESULT']._serialized_end=1885
+  _globals['_ATTEMPT']._serialized_start=1888
+  _globals['_ATTEMPT']._serialized_end=2327
+  _globals['_ATTEMPTEVENT']._serialized_start=2330
+  _globals['_ATTEMPTEVENT']._serialized_end=2487
+  _globals['_HEARD']._serialized_start=2489
+  _globals['_HEARD']._serialized_end=2528
+  _globals['_FINISHED']._serialized_start=2531
+  _globals['_FINISHED']._serialized_end=2864
+  _globals['_FAILED']._serialized_start=2866
+  _globals['_FAILED']._serialized_end=2948
+  _globals['_WORKERFACTS']._serialized_start=2951
+  _globals['_WORKERFACTS']._serialized_end=3114
 # @@protoc_insertion_point(module_scope)

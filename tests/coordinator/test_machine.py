@@ -73,7 +73,9 @@ def result_of(kind: StepKind, work: str) -> Result:
         case StepKind.CONFIGURE:
             return ConfigureResult(config=blob(f"config {work}"))
         case StepKind.PREPARE:
-            return PrepareResult(layer=blob(f"layer {work}"), inventory=blob(f"inventory {work}"), release="6.1-x", compiler="gcc")
+            return PrepareResult(
+                layer=blob(f"layer {work}"), inventory=blob(f"inventory {work}"), release="6.1-x", compiler="gcc", compiled=3
+            )
         case StepKind.COMPILE:
             return CompileResult(layer=blob(f"shard {work}"), compiled=3)
         case StepKind.LINK:

@@ -9,7 +9,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,20 +16,16 @@ from pathlib import Path
 
 import pytest
 
+from bench.plain import PlainBuild, plain_make
 from coordinator.events import Succeeded
 from coordinator.journal import Journal
-from kernel.steps import Attempt, LinkResult, LinkTask, PrepareResult, StepKind, Tree
+from kernel.steps import LinkResult, Tree
 from kernfarm import boot, layout, process, request
 from kernfarm.cli import commands
 from kernfarm.cli.embedded import EmbeddedFarm, Plan
 from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
-from kernfarm.settings import WorkerSettings
 from worker import archive, layers
-from worker.context import Context
-from worker.kbuild import Place
-from worker.meter import Meter
-from worker.node import Node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -88,20 +83,18 @@ async def _build(address: str, to: Path) -> BuildInfo:
 
 def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
     """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
-    node = Node(WorkerSettings(state_dir=built.home / "plain", blobs_url=f"file://{built.home}/farm/blobs", compile_cache=False))
     source = built.record["inputs"]["source"]["tree"]  # type: ignore[index]
     tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
-    with node.scratch("plain") as scratch, node.trees.checkout(tree) as checkout:
-        out = archive.make_folder(scratch / "out", node.sandbox)
-        shutil.copyfile(built.files / "kernel_config", out / ".config")
-        archive.give(out / ".config", node.sandbox)
-        place = Place(context=_context(node, scratch, tree), source=checkout, out=out, arch="x86_64", toolchain="gcc-12")
-        place.make("olddefconfig", cached=False)
-        made = place.make("bzImage", "modules", cached=False)
-        assert (out / ".config").read_bytes() == (built.files / "kernel_config").read_bytes()
+    config = built.files / "kernel_config"
+    blobs = f"file://{built.home}/farm/blobs"
+    with plain_make(
+        state=built.home / "plain", blobs_url=blobs, tree=tree, config=config, arch="x86_64", toolchain="gcc-12", jobs=2
+    ) as plain:
+        out = plain.out
+        assert (out / ".config").read_bytes() == config.read_bytes()
         assert _sha(out / "arch/x86/boot/bzImage") == _sha(built.files / "kernel")
         assert _sha(out / "System.map") == _sha(built.files / "System.map")
-        linked = _linked(node, scratch, built)
+        linked = _linked(plain, built)
         names = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
         assert len(names) >= 10
         for name in ("vmlinux", "Module.symvers", *names):
@@ -113,43 +106,22 @@ def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
     assert link["unplanned"] == [], "the link step compiled what a shard should have made"
     assert len(shards) >= 4
     assert {step["worker"] for step in shards} == {"worker-1", "worker-2"}
-    assert sum(step["compiled"] for step in shards) + link["compiled"] == len(made.compiled)
     assert sum(step["compiled"] for step in shards) == built.info["objects_planned"]
+    assert built.record["objects_compiled"] == len(plain.compiled), "something was compiled twice, or not at all"
 
 
-def _context(node: Node, scratch: Path, tree: Tree) -> Context:
-    task = LinkTask(tree=tree, arch="x86_64", toolchain="gcc-12", prepared="", inventory="", shards=(), domain="default")
-    attempt = Attempt(attempt_id="plain", build_id="plain", kind=StepKind.LINK, task=task, domain="default", jobs=2, timeout_seconds=1500)
-    return Context(
-        attempt=attempt,
-        scratch=scratch,
-        blobs=node.blobs,
-        trees=node.trees,
-        sandbox=node.sandbox,
-        cache=node.cache,
-        meter=Meter(),
-        log=lambda data: None,
-        report=lambda progress: None,
-        cancel=threading.Event(),
-        sources=node.settings.sources,
-        epoch=node.epoch,
-    )
-
-
-def _linked(node: Node, scratch: Path, built: Built) -> Path:
+def _linked(plain: PlainBuild, built: Built) -> Path:
     """The link step's layer, found in the coordinator's journal."""
-    copy = scratch / "journal.sqlite"
+    copy = plain.scratch / "journal.sqlite"
     shutil.copyfile(built.home / "farm/coordinator/journal.sqlite", copy)
     if (wal := built.home / "farm/coordinator/journal.sqlite-wal").exists():
-        shutil.copyfile(wal, scratch / "journal.sqlite-wal")
+        shutil.copyfile(wal, plain.scratch / "journal.sqlite-wal")
     journal = Journal(f"sqlite:///{copy}")
     results = [event.result for event in journal.read() if isinstance(event, Succeeded)]
     journal.close()
-    assert any(isinstance(result, PrepareResult) for result in results)
     layer = next(result.layer for result in results if isinstance(result, LinkResult))
-    folder = archive.make_folder(scratch / "linked", node.sandbox)
-    tree = Tree(tarball="", version="")
-    layers.unpack(_context(node, scratch, tree), layer, folder, name="linked layer")
+    folder = archive.make_folder(plain.scratch / "linked", plain.context.sandbox)
+    layers.unpack(plain.context, layer, folder, name="linked layer")
     return folder
 
 

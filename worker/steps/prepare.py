@@ -18,7 +18,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         context.blobs.get_file(task.config, out / ".config")
         archive.give(out / ".config", context.sandbox)
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
-        place.make("olddefconfig", "prepare", "modules_prepare")
+        made = place.make("olddefconfig", "prepare", "modules_prepare")
         release = place.ask("kernelrelease")
         compiler = place.run((tables.compiler(task.arch, task.toolchain), "--version")).output.decode(errors="replace").partition("\n")[0]
         entries = layers.scan(out)
@@ -26,4 +26,10 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         listener = DryRun()
         place.dry_run(*tables.arch(task.arch).goals, on_line=listener)
         found = inventory(list(listener.objects), source.path)
-    return PrepareResult(layer=layer, inventory=context.blobs.put_bytes(canonical(found)), release=release, compiler=compiler)
+    return PrepareResult(
+        layer=layer,
+        inventory=context.blobs.put_bytes(canonical(found)),
+        release=release,
+        compiler=compiler,
+        compiled=len(made.compiled),
+    )
