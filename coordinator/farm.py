@@ -256,7 +256,11 @@ class Farm:
             silent = [key for key in running if moment - self._heard.setdefault(key, moment) > self._settings.heartbeat_timeout_seconds]
             limit = self._settings.step_timeout_seconds + _DEADLINE_GRACE_SECONDS
             late = [key for key, (_, step) in running.items() if now - step.tries[-1].started_at > limit]
-            await self._lose(silent, f"nothing heard for {self._settings.heartbeat_timeout_seconds:.0f} s")
+            reason = f"nothing heard for {self._settings.heartbeat_timeout_seconds:.0f} s"
+            for worker_id in {running[key][1].tries[-1].worker_id for key in silent}:
+                self._workers.pop(worker_id, None)  # at once: the lost attempts are launched anew in a moment, and not there
+                await self._fleet.doubt(worker_id, reason)
+            await self._lose(silent, reason)
             await self._lose([key for key in late if key not in silent], "the step's deadline has passed")
 
     async def _lose(self, attempts: list[str], reason: str) -> None:

@@ -86,5 +86,8 @@ class Fleet(Protocol):
     async def launch(self, attempt: Attempt, worker_id: str) -> None:
         """Start an attempt on that worker. Its outcome comes as an event, a failure to start too (WORKER_LOST)."""
 
+    async def doubt(self, worker_id: str, reason: str) -> None:
+        """A worker was silent: WorkerLost at once, WorkerJoined again only when it has answered and its slots are free."""
+
     async def abort(self, attempt_id: str) -> None:
         """End an attempt and everything it started. Unknown ids are ignored. No event is promised."""

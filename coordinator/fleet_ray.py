@@ -52,6 +52,7 @@ class RayFleet:
         self._streams: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._known: dict[str, str] = {}
+        self._alive: set[str] = set()
 
     async def start(self) -> None:
         # Ray reads these from the environment only, when it is connected to; there is no argument for them.
@@ -85,6 +86,12 @@ class RayFleet:
         stream = remote.options(scheduling_strategy=where, resources={SLOT: 1}, name=attempt.attempt_id).remote(message)
         self._streams[attempt.attempt_id] = stream
         self._spawn(self._follow(attempt.attempt_id, stream))
+
+    async def doubt(self, worker_id: str, reason: str) -> None:
+        name = self._known.pop(worker_id, None)
+        if name is not None:
+            await self._events.put(WorkerLost(worker_id=worker_id, reason=f"{name}: {reason}"))
+            self._spawn(self._join(worker_id))
 
     async def abort(self, attempt_id: str) -> None:
         stream = self._streams.pop(attempt_id, None)
@@ -122,6 +129,7 @@ class RayFleet:
                 log.warning("cannot list the nodes: %s", error)
                 nodes = []
             alive = {node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get(SLOT)}
+            self._alive = alive
             for worker_id in [known for known in self._known if known not in alive]:
                 await self._events.put(WorkerLost(worker_id=worker_id, reason=f"node {self._known.pop(worker_id)} is dead"))
                 probing.discard(worker_id)
@@ -131,14 +139,22 @@ class RayFleet:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _join(self, worker_id: str) -> None:
-        """Ask a new node what it offers. One that can't answer is left out, loudly."""
+        """Ask a node what it offers, until it answers or is dead. Asked on a slot: an attempt that we gave up may still hold it."""
         where = NodeAffinitySchedulingStrategy(worker_id, soft=False)
-        remote = ray.remote(num_cpus=0, max_retries=0)(_probe)
-        try:
-            data = await asyncio.wait_for(remote.options(scheduling_strategy=where).remote(), _PROBE_SECONDS)
-        except (ray.exceptions.RayError, TimeoutError) as error:
-            log.error("node %s does not say what it offers, so it gets no work: %s", worker_id, error)
-            return
+        remote = ray.remote(num_cpus=0, max_retries=0)(_probe).options(scheduling_strategy=where, resources={SLOT: 1})
+        while True:
+            asked = remote.remote()
+            try:
+                data = await asyncio.wait_for(asked, _PROBE_SECONDS)
+                break
+            except TimeoutError:
+                log.error("node %s has not said for %.0f s what it offers; it gets no work until it does", worker_id, _PROBE_SECONDS)
+                ray.cancel(asked)
+            except ray.exceptions.RayError as error:
+                log.error("node %s does not say what it offers: %s", worker_id, error)
+                await asyncio.sleep(_POLL_SECONDS)
+            if worker_id not in self._alive:
+                return
         info = from_message(WorkerInfo, pb.WorkerFacts.FromString(data), worker_id=worker_id)
         self._known[worker_id] = info.name
         await self._events.put(WorkerJoined(worker=info))

@@ -112,6 +112,7 @@ async def serve(farm: FarmApi, *, listen: str, tenant: str, max_upload_bytes: in
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
+        await server.stop(None)
         raise FarmError(Code.UNAVAILABLE, f"cannot listen: {error}", where=listen, hint="is another coordinator running?") from error
     await server.start()
     for name in ("", rpc.SERVICE):

@@ -111,7 +111,15 @@ def prepare(draft: Draft) -> Prepared:
 
     source = parse_source(draft.source)
     if source.kind is SourceKind.FILE:
-        blob = named(Path(source.ref), "source tarball")
+        path, _, expected = source.ref.partition("#")
+        blob = named(Path(path), "source tarball")
+        if expected and expected != blob.digest:
+            raise FarmError(
+                Code.BAD_DIGEST,
+                f"the tarball is {blob.digest}, not {expected}",
+                where=path,
+                hint="damaged or replaced: fetch it again",
+            )
         source = replace(source, ref=blob.name, digest=blob.digest)
     config = ConfigSpec(base=draft.base)
     if draft.base not in CONFIG_BASES:
@@ -133,7 +141,7 @@ def prepare(draft: Draft) -> Prepared:
 
 
 def parse_source(text: str) -> SourceSpec:
-    """`KIND:REF` as SourceSpec; for file: the reference is still a path."""
+    """`KIND:REF` as SourceSpec; for file: the reference is still a path, with `#sha256:HEX` behind it where its digest is known."""
     kind, colon, ref = text.partition(":")
     kinds = [str(each) for each in SourceKind]
     if not colon or not ref or kind not in kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -22,6 +23,14 @@ log = logging.getLogger(__name__)
 DOMAIN = "kernfarm"
 SERVICE = pb.DESCRIPTOR.services_by_name["BuildService"].full_name
 CHUNK = 1 << 20
+
+# Answers come from memory or a small file; a submit waits up to ten seconds for the first worker of a farm that has just started.
+UNARY_SECONDS = 60.0
+# 4 GiB over a line of 10 Mbit/s.
+LIMITS: Mapping[str, float] = {"UploadBlob": 3600.0}
+# Details travel in HTTP/2 trailers, encoded to up to three times their size; above 8 KiB in all peers begin to refuse them.
+_LONGEST = 1500
+_SUMMARY = 200
 
 
 class Policy(StrEnum):
@@ -76,7 +85,14 @@ def check_policies(policies: Mapping[str, Policy] = POLICIES) -> None:
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Around every call: failures become statuses with details, unexpected ones get an incident number, each call one log line."""
+    """Around every call: failures become statuses with details, unexpected ones get an incident number, each call one log line.
+
+    `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does.
+    """
+
+    def __init__(self, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS) -> None:
+        self._limit = limit
+        self._limits = limits
 
     async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         handler = await continuation(details)
@@ -98,7 +114,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         async def unary(request: Any, context: Any) -> Any:
             async with _Guard(name, context):
-                return await inner(request, context)
+                try:
+                    # A deadline of our own for callers that set none: nothing may hold resources for ever.
+                    async with asyncio.timeout(self._limits.get(name, self._limit)):
+                        return await inner(request, context)
+                except TimeoutError as error:
+                    raise FarmError(Code.TIMEOUT, "the farm did not answer in time", where=name) from error
 
         return make(unary, handler.request_deserializer, handler.response_serializer)
 
@@ -128,15 +149,14 @@ class _Guard:
 
 def to_status(problem: Problem) -> Any:
     """google.rpc.Status of a problem: ErrorInfo always, BadRequest, ResourceInfo and RetryInfo where they fit."""
-    info = error_details_pb2.ErrorInfo(
-        reason=problem.code.value, domain=DOMAIN, metadata={"message": problem.message, "where": problem.where, "hint": problem.hint}
-    )
-    details: list[Any] = [info]
+    metadata = {"message": _cut(problem.message, _LONGEST), "where": _cut(problem.where, _SUMMARY), "hint": _cut(problem.hint, _SUMMARY)}
+    where, summary = metadata["where"], _cut(problem.message, _SUMMARY)
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=problem.code.value, domain=DOMAIN, metadata=metadata)]
     if problem.handling.status == "INVALID_ARGUMENT":
-        violation = error_details_pb2.BadRequest.FieldViolation(field=problem.where, description=problem.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=where, description=summary)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if problem.code is Code.NOT_FOUND:
-        details.append(error_details_pb2.ResourceInfo(resource_type="Build", resource_name=problem.where, description=problem.message))
+        details.append(error_details_pb2.ResourceInfo(resource_type="Build", resource_name=where, description=summary))
     if problem.handling.retry:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2)))
     packed = []
@@ -144,7 +164,12 @@ def to_status(problem: Problem) -> Any:
         box = any_pb2.Any()
         box.Pack(detail)
         packed.append(box)
-    return rpc_status.to_status(status_pb2.Status(code=code_pb2.Code.Value(problem.handling.status), message=str(problem), details=packed))
+    return rpc_status.to_status(status_pb2.Status(code=code_pb2.Code.Value(problem.handling.status), message=summary, details=packed))
+
+
+def _cut(text: str, length: int) -> str:
+    data = text.encode()
+    return text if len(data) <= length else data[:length].decode(errors="ignore") + " ..."
 
 
 def to_error(error: Any) -> FarmError:

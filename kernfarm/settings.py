@@ -30,7 +30,9 @@ class SourceSettings:
     """Where sources may come from. The public addresses are the defaults; a site points them at its mirrors."""
 
     kernel_org_url: str = _setting("https://cdn.kernel.org/pub/linux/kernel", "kernel.org's content delivery network")
-    keyring: str = _setting("", "file with the public keys that may sign kernel.org tarballs")
+    keyring: str = _setting(
+        "", "file with further public keys (armored or binary); empty: the keys of the kernel's release signers that come with kernfarm"
+    )
     extra_fingerprints: tuple[str, ...] = _setting((), "further signers a site accepts, as full OpenPGP fingerprints")
     git_protocols: tuple[str, ...] = _setting(
         ("https", "ssh"), "plain git:// and http:// are not authenticated, file:// reads the worker's disk"

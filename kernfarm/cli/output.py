@@ -37,7 +37,9 @@ class Output:
         sys.stdout.flush()
 
     def raw(self, data: bytes) -> None:
-        """Bytes of a log, unchanged."""
+        """Bytes of a log: unchanged into a file or pipe; harmless on a terminal, since a hostile build can print anything."""
+        if sys.stdout.isatty():
+            data = visible(data.decode(errors="replace")).encode()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
@@ -45,23 +47,28 @@ class Output:
         """Rows for people; on no terminal as tab-separated lines that scripts can cut."""
         if not self.data_console.is_terminal:
             for row in rows:
-                sys.stdout.write("\t".join(row) + "\n")
+                sys.stdout.write("\t".join(visible(cell) for cell in row) + "\n")
             sys.stdout.flush()
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
             table.add_column(column)
         for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*(escape(visible(cell)) for cell in row))
         self.data_console.print(table)
 
     def say(self, text: str) -> None:
         """A line of talk."""
-        self.talk_console.print(escape(text))
+        self.talk_console.print(escape(visible(text)))
 
     def problem(self, problem: Problem) -> None:
         """A failure: what, where, the mend, whose fault."""
         place = f"{problem.where}: " if problem.where else ""
-        self.talk_console.print(f"[bold red]error:[/] {escape(place + problem.message)}")
+        self.talk_console.print(f"[bold red]error:[/] {escape(visible(place + problem.message))}")
         if problem.hint:
-            self.talk_console.print(f"[bold]hint:[/] {escape(problem.hint)}")
+            self.talk_console.print(f"[bold]hint:[/] {escape(visible(problem.hint))}")
+
+
+def visible(text: str) -> str:
+    """Text in which control characters other than tab and newline are shown instead of obeyed: no escape sequence gets through."""
+    return "".join(letter if letter in "\t\n" or letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from kernfarm.cli.output import Output
+from kernfarm.cli.output import Output, visible
 from kernfarm.client import BuildInfo, FarmClient
 
 _MARKS = {
@@ -54,7 +54,7 @@ def _table(info: BuildInfo) -> Table:
     for step in info["steps"]:
         objects = f"{step['objects_done']}/{step['objects_planned']}" if step["objects_planned"] else ""
         remark = "reused" if step["reused"] else step["doing"] or step["why_waiting"]
-        table.add_row(_MARKS.get(step["state"], "?"), step["key"], escape(step["worker"]), objects, escape(remark))
+        table.add_row(_MARKS.get(step["state"], "?"), step["key"], escape(step["worker"]), objects, escape(visible(remark)))
     return table
 
 

@@ -25,12 +25,14 @@ from kernfarm.cli import commands
 from kernfarm.cli.embedded import EmbeddedFarm, Plan
 from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
+from tests import faults
 from worker import archive, layers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
+DRAFT = Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",))
 HELLO = """#include <linux/module.h>
 static int __init hello_init(void) { pr_info("hello from a module\\n"); return 0; }
 static void __exit hello_exit(void) { }
@@ -44,6 +46,7 @@ MODULE_LICENSE("GPL");
 class Built:
     """A farm's finished build: its folder, the build, its image's files."""
 
+    farm: EmbeddedFarm
     home: Path
     info: BuildInfo
     record: dict[str, object]
@@ -63,7 +66,7 @@ def built() -> Iterator[Built]:
         files = home / "files"
         files.mkdir()
         layout.extract(home / "image", "linux/amd64", files)
-        yield Built(home=home, info=info, record=json.loads((home / "image/result.json").read_text()), files=files)
+        yield Built(farm=farm, home=home, info=info, record=json.loads((home / "image/result.json").read_text()), files=files)
     finally:
         farm.stop()
         if "KEEP" not in os.environ:
@@ -71,8 +74,7 @@ def built() -> Iterator[Built]:
 
 
 async def _build(address: str, to: Path) -> BuildInfo:
-    draft = Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",))
-    prepared = request.prepare(draft)
+    prepared = request.prepare(DRAFT)
     async with FarmClient(address) as client:
         builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
         info = [each async for each in client.watch(builds[0]["id"])][-1]
@@ -162,3 +164,39 @@ def test_the_image_is_what_linuxkit_expects(built: Built) -> None:
         assert "./usr/include/linux/types.h" in tar.getnames()
     index = json.loads((built.home / "image/index.json").read_text())
     assert index["manifests"][0]["digest"] == built.info["images"][0]["index"]
+
+
+async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_changes_no_byte(built: Built) -> None:
+    """A clean build, with the compile cache warm; each victim dies while another shard of the real kernel compiles."""
+    prepared = request.prepare(DRAFT)
+    farm = built.farm
+    seen: dict[str, float] = {}
+    async with FarmClient(farm.address) as client:
+        build_id = (await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()), clean=True))[0]["id"]
+        for shards, victim in ((1, "worker process"), (2, "raylet")):
+            await _compiled(client, build_id, shards, seen)
+            faults.kill(farm, victim, build_id)
+        faults.restart_dead_workers(farm)
+        await _compiled(client, build_id, 4, seen)
+        faults.kill(farm, "coordinator", build_id)
+    faults.restart_coordinator(farm)
+    async with FarmClient(farm.address) as client:
+        info = [each async for each in client.watch(build_id)][-1]
+        record = await client.result(build_id)
+    assert info["state"] == "succeeded", info["problem"]
+    assert info["images"] == built.info["images"]
+    assert sum(step["attempts"] for step in info["steps"]) >= len(info["steps"]) + 3, "three attempts were lost"
+    again = [step["key"] for step in info["steps"] if step["key"] in seen and step["started_at"] != seen[step["key"]]]
+    assert again == [], "a finished step was done again"
+    assert record["objects_compiled"] == built.record["objects_compiled"]
+
+
+async def _compiled(client: FarmClient, build_id: str, shards: int, seen: dict[str, float]) -> None:
+    """Wait until so many shards are done and another is running; remember when each finished step had started."""
+    async for info in client.watch(build_id):
+        finished = [step for step in info["steps"] if step["state"] == "succeeded"]
+        seen.update({step["key"]: step["started_at"] for step in finished})
+        running = any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
+        if running and sum(step["kind"] == "compile" for step in finished) >= shards:
+            return
+    raise AssertionError("the build ended before")

@@ -13,6 +13,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import zstandard
+
 VERSION = "6.1.999"
 TREE = Path(__file__).parent / "linux"
 _EPOCH = 1_000_000_000
@@ -58,6 +60,8 @@ def _compress(suffix: str, data: bytes) -> bytes:
             return lzma.compress(data, preset=0)
         case ".gz":
             return gzip.compress(data, mtime=0)
+        case ".zst":
+            return zstandard.compress(data)
         case ".tar":
             return data
     raise ValueError(f"no compression is called {suffix}")

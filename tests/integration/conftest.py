@@ -25,7 +25,9 @@ def make_home() -> Path:
 @pytest.fixture(scope="module")
 def farm() -> Iterator[EmbeddedFarm]:
     home = make_home()
-    embedded = EmbeddedFarm(Plan(state=home, workers=2, jobs=1, listen="127.0.0.1:0"))
+    embedded = EmbeddedFarm(
+        Plan(state=home, workers=2, jobs=1, listen="127.0.0.1:0", coordinator_overrides={"heartbeat_timeout_seconds": 5.0})
+    )
     try:
         embedded.start()
         yield embedded

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from kernel.errors import Code, FarmError
@@ -21,6 +20,7 @@ from kernfarm.cli import commands
 from kernfarm.cli.embedded import EmbeddedFarm
 from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
+from tests import faults
 
 pytestmark = pytest.mark.ray
 
@@ -90,12 +90,12 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
 
 async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address) as client:
-        fresh = with_config(draft, tmp_path, "# one\n")
-        other = replace(with_config(draft, tmp_path, "# other\n"), local_version="-other")
+        fresh = replace(draft, local_version="-one")
+        other = replace(draft, local_version="-other")
         ids = await asyncio.gather(submit(client, fresh), submit(client, other))
         builds = [await end(client, build_id) for build_id in ids]
+        assert [build["problem"] for build in builds] == [None, None]
         sources = [next(step for step in build["steps"] if step["kind"] == "source") for build in builds]
-        assert all(build["state"] == "succeeded" for build in builds)
         assert any(source["reused"] for source in sources)
 
 
@@ -106,7 +106,7 @@ async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path
         assert (await client.cancel(build_id))["state"] == "cancelled"
         assert (await client.cancel(build_id))["state"] == "cancelled"
         await _idle(client)
-        assert not _in_sandbox(), "a cancelled build leaves nothing running"
+        assert not faults.in_sandbox(), "a cancelled build leaves nothing running"
         await client.retry(build_id)
         assert (await end(client, build_id))["state"] == "succeeded"
         with pytest.raises(FarmError) as caught:
@@ -116,27 +116,9 @@ async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path
 
 async def _idle(client: FarmClient) -> None:
     for _ in range(100):
-        if not _in_sandbox():
+        if not faults.in_sandbox():
             return
         await asyncio.sleep(0.1)
-
-
-def _in_sandbox() -> list[psutil.Process]:
-    return [each for each in psutil.process_iter() if _name(each) == "bwrap"]
-
-
-def _name(each: psutil.Process) -> str:
-    try:
-        return str(each.name())
-    except psutil.Error:
-        return ""
-
-
-def _words(each: psutil.Process) -> list[str]:
-    try:
-        return list(each.cmdline())
-    except psutil.Error:
-        return []
 
 
 @pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
@@ -149,16 +131,9 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
             return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
 
         before = await until(client, build_id, compiling)
-        _kill(farm, victim, build_id)
+        faults.kill(farm, victim, build_id)
     if victim == "coordinator":
-        farm.services["coordinator"].wait(10)
-        (farm._plan.state / "address").unlink()
-        farm.restart("coordinator")
-        deadline = time.monotonic() + 60
-        while not (farm._plan.state / "address").exists():
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.1)
-        farm.address = (farm._plan.state / "address").read_text().strip()
+        faults.restart_coordinator(farm)
     async with FarmClient(farm.address) as client:
         after = await end(client, build_id)
         assert after["state"] == "succeeded", after["problem"]
@@ -169,35 +144,34 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
                 assert step["started_at"] == finished[step["key"]]["started_at"], "a finished step was done again"
         assert sum(step["attempts"] for step in after["steps"]) > len(after["steps"]) - sum(step["reused"] for step in after["steps"])
         if victim == "raylet":
-            _start_dead_workers(farm)
+            faults.restart_dead_workers(farm)
         undisturbed = await end(client, await submit(client, draft, clean=True))
         assert undisturbed["images"] == after["images"]
 
 
-def _kill(farm: EmbeddedFarm, victim: str, build_id: str) -> None:
-    if victim == "coordinator":
-        os.kill(farm.services["coordinator"].pid, signal.SIGKILL)
-        return
-    # The worker that runs this build's step: the Ray worker process above a sandbox, named after the attempt; its raylet above that.
-    deadline = time.monotonic() + 20
-    while True:
-        above = [parent for box in _in_sandbox() for parent in box.parents() if f"ray::{build_id}" in " ".join(_words(parent))]
-        if above:
-            break
-        assert time.monotonic() < deadline, "no step of this build is in a sandbox"
-        time.sleep(0.05)
-    process_above = above[0]
-    target = process_above if victim == "worker process" else process_above.parent()
-    assert target is not None
-    os.kill(target.pid, signal.SIGKILL)
-
-
-def _start_dead_workers(farm: EmbeddedFarm) -> None:
-    for name, service in farm.services.items():
-        if name.startswith("worker"):
-            service.wait(15 if service.poll() is None else 0)
-            if service.poll() is not None:
-                farm.restart(name)
+async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    """As in a network partition: the process lives, nothing is heard of it, and one day its answer arrives."""
+    slow = replace(with_config(draft, tmp_path, SLOW), local_version="-hang")
+    async with FarmClient(farm.address) as client:
+        build_id = await submit(client, slow)
+        await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
+        hung = faults.above_sandbox(build_id)
+        os.kill(hung.pid, signal.SIGSTOP)
+        try:
+            info = await end(client, build_id)
+            assert len(await client.workers()) == 1, "a worker that does not answer gets no work"
+        finally:
+            os.kill(hung.pid, signal.SIGCONT)
+        assert info["state"] == "succeeded", info["problem"]
+        assert any(step["attempts"] > 1 for step in info["steps"])
+        # Woken up, it goes on with an attempt that is not current any more; the farm has to stay as it is.
+        await _idle(client)
+        assert await client.get(build_id) == info
+        deadline = time.monotonic() + 30
+        while len(await client.workers()) < 2:
+            assert time.monotonic() < deadline, "a worker that answers again gets work again"
+            await asyncio.sleep(0.2)
+        assert (await end(client, await submit(client, slow, clean=True)))["images"] == info["images"]
 
 
 BAD: list[tuple[str, list[str], int, str]] = [

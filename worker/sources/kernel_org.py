@@ -7,6 +7,7 @@ import re
 import tempfile
 import urllib.error
 import urllib.request
+from importlib import resources
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
@@ -16,7 +17,7 @@ from worker.sandbox import HOST_PATH
 from worker.sources.fetched import Fetched
 
 # https://www.kernel.org/signature.html: developers that sign releases. The archive's own automatic signer is not among them:
-# it vouches for what the mirrors hold, not for what the kernel's maintainers made.
+# it vouches for what the mirrors hold, not for what the kernel's maintainers made. Their keys are in data/kernel.org.asc.
 FINGERPRINTS = {
     "647F28654894E3BD457199BE38DBBDC86092693E": "Greg Kroah-Hartman",
     "ABAF11C65A2970B130ABE3C479BE3E4300411886": "Linus Torvalds",
@@ -49,15 +50,8 @@ def fetch(context: Context, version: str) -> Fetched:
 
 def _verify(context: Context, data: Path, signature: Path, url: str) -> str:
     """Who signed it. Only gpgv's own word about a pinned fingerprint counts, read from its status lines."""
-    keyring = context.sources.keyring
-    if not keyring or not Path(keyring).is_file():
-        raise FarmError(
-            Code.BAD_SIGNATURE,
-            "the worker has no keyring to verify kernel.org's signatures with",
-            where="sources.keyring",
-            hint="gpg --locate-keys torvalds@kernel.org gregkh@kernel.org && gpg --export torvalds@kernel.org gregkh@kernel.org > FILE",
-        )
-    argv = ("gpgv", "--keyring", keyring, "--status-fd", "1", str(signature), str(data))
+    keyring = _keyring(context)
+    argv = ("gpgv", "--keyring", str(keyring), "--status-fd", "1", str(signature), str(data))
     env = {"PATH": HOST_PATH, "LC_ALL": "C", "GNUPGHOME": str(context.scratch)}
     done = process.run(argv, env=env, timeout_seconds=600, on_line=context.log, cancel=context.cancel)
     pinned = {**FINGERPRINTS, **dict.fromkeys(context.sources.extra_fingerprints, "a signer of this site")}
@@ -72,12 +66,31 @@ def _verify(context: Context, data: Path, signature: Path, url: str) -> str:
     )
 
 
+def _keyring(context: Context) -> Path:
+    """The site's keyring or ours, in the binary form that gpgv reads. Raises FarmError(BAD_SIGNATURE) when it is none."""
+    given = context.sources.keyring
+    try:
+        data = Path(given).read_bytes() if given else (resources.files("worker") / "data" / "kernel.org.asc").read_bytes()
+    except OSError as error:
+        raise FarmError(Code.BAD_SIGNATURE, f"cannot read the keyring: {error.strerror}", where=f"sources.keyring: {given}") from error
+    binary = context.scratch / "keyring.pgp"
+    if not data.startswith(b"-----BEGIN PGP"):
+        binary.write_bytes(data)
+        return binary
+    env = {"PATH": HOST_PATH, "LC_ALL": "C", "GNUPGHOME": str(context.scratch)}
+    done = process.run(("gpg", "--batch", "--output", str(binary), "--dearmor"), env=env, timeout_seconds=60, input=data)
+    if done.code != 0:
+        raise FarmError(Code.BAD_SIGNATURE, "the keyring is damaged", where=f"sources.keyring: {given}")
+    return binary
+
+
 def _download(context: Context, url: str, to: Path, limit: int) -> None:
     context.log(f"fetching {url}\n".encode())
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             _copy_bounded(answer, to, limit, url)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (403, 404, 410):
             raise FarmError(
                 Code.BAD_SOURCE, f"there is no such file ({error.code})", where=url, hint="see kernel.org for versions"
