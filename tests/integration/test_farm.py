@@ -21,6 +21,7 @@ from kernfarm.cli.embedded import EmbeddedFarm
 from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
 from tests import faults
+from tests.fakes import fake_linux
 
 pytestmark = pytest.mark.ray
 
@@ -90,13 +91,13 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
 
 async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address) as client:
-        fresh = replace(draft, local_version="-one")
-        other = replace(draft, local_version="-other")
-        ids = await asyncio.gather(submit(client, fresh), submit(client, other))
+        tarball = fake_linux.tarball(tmp_path / "linux-fresh.tar", {"FRESH": f"{tmp_path}\n"})
+        drafts = [replace(draft, source=f"file:{tarball}", local_version=name) for name in ("-one", "-other")]
+        ids = await asyncio.gather(*(submit(client, each) for each in drafts))
         builds = [await end(client, build_id) for build_id in ids]
         assert [build["problem"] for build in builds] == [None, None]
         sources = [next(step for step in build["steps"] if step["kind"] == "source") for build in builds]
-        assert any(source["reused"] for source in sources)
+        assert sorted(source["reused"] for source in sources) == [False, True]
 
 
 async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
