@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 # Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
 _LINK_ONLY = ("scripts", "tools", "usr", "init", "certs", "samples")
-# One `make` call costs two to three CPU-seconds before its first compile, so a shard has to be worth several times that.
+# One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that; a lost one at most two minutes.
 _SHORTEST_SECONDS = 12.0
-_LONGEST_SECONDS = 60.0
+_LONGEST_SECONDS = 120.0
 # More shards than slots, so that a slow worker gets fewer and the last ones are short.
 _SHARDS_PER_SLOT = 3
 # First guess of what a compile costs, until there is history: most of it is headers, some is the file itself.
-_SECONDS_EACH = 0.3
-_SECONDS_PER_BYTE = 4e-6
+_SECONDS_EACH = 0.35
+_SECONDS_PER_BYTE = 5e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
