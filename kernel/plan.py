@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 # Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
 _LINK_ONLY = ("scripts", "tools", "usr", "init", "certs", "samples")
-# One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that; a lost one at most two minutes.
+# One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that; when a worker is lost,
+# two minutes are the most that is done again.
 _SHORTEST_SECONDS = 12.0
 _LONGEST_SECONDS = 120.0
 # More shards than slots, so that a slow worker gets fewer and the last ones are short.
