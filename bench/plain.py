@@ -16,7 +16,7 @@ from kernfarm.settings import WorkerSettings
 from worker import archive
 from worker.context import Context
 from worker.kbuild import Place
-from worker.meter import Meter
+from worker.meter import Meter, Metered
 from worker.node import Node
 
 _TIMEOUT_SECONDS = 4 * 3600.0
@@ -49,7 +49,7 @@ def plain_make(
 
     Raises FarmError as worker.kbuild.Place.make does."""
     node = Node(WorkerSettings(state_dir=state, blobs_url=blobs_url, compile_cache=False))
-    with node.scratch("plain") as scratch, node.trees.checkout(tree) as checkout:
+    with node.scratch("plain") as scratch, node.trees.checkout(tree, node.sandbox) as checkout:
         context = context_of(node, scratch, tree, arch=arch, toolchain=toolchain, jobs=jobs, log=log)
         out = archive.make_folder(scratch / "out", node.sandbox)
         shutil.copyfile(config, out / ".config")
@@ -76,14 +76,15 @@ def context_of(
         jobs=jobs,
         timeout_seconds=_TIMEOUT_SECONDS,
     )
+    meter = Meter()
     return Context(
         attempt=attempt,
         scratch=scratch,
         blobs=node.blobs,
         trees=node.trees,
-        sandbox=node.sandbox,
+        sandbox=Metered(node.sandbox, meter),
         cache=node.cache,
-        meter=Meter(),
+        meter=meter,
         log=log or (lambda data: None),
         report=lambda progress: None,
         cancel=threading.Event(),

@@ -7,7 +7,7 @@ goal, so its objects are named. Some folders are never goals: what they make dep
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
@@ -18,7 +18,7 @@ _SHORTEST_SECONDS = 12.0
 _LONGEST_SECONDS = 120.0
 # More shards than slots, so that a slow worker gets fewer and the last ones are short.
 _SHARDS_PER_SLOT = 3
-# First guess of what a compile costs, until there is history: most of it is headers, some is the file itself.
+# What a compile costs on a core of 2020: most of it is headers, some is the file itself. Only proportions matter for the balance.
 _SECONDS_EACH = 0.35
 _SECONDS_PER_BYTE = 5e-6
 
@@ -74,19 +74,18 @@ def coverable(path: str) -> bool:
     return not in_boot and not path.startswith("drivers/firmware/efi/libstub/") and path.endswith(".o")
 
 
-def weight(unit: Unit, history: Mapping[str, float] | None = None) -> float:
-    """CPU-seconds that compiling this object takes, measured or guessed."""
-    measured = (history or {}).get(unit.path)
-    return measured if measured is not None else _SECONDS_EACH + unit.size * _SECONDS_PER_BYTE
+def weight(unit: Unit) -> float:
+    """CPU-seconds that compiling this object takes, guessed from its source; docs/adr/0005-inventory-by-dry-run.md says why."""
+    return _SECONDS_EACH + unit.size * _SECONDS_PER_BYTE
 
 
-def plan(inventory: Inventory, *, slots: int, history: Mapping[str, float] | None = None) -> Plan:
+def plan(inventory: Inventory, *, slots: int) -> Plan:
     """Split an inventory for a farm of `slots` (attempts at a time)."""
     units = sorted((unit for unit in inventory.units if coverable(unit.path)), key=lambda unit: unit.path)
-    total = sum(weight(unit, history) for unit in units)
+    total = sum(weight(unit) for unit in units)
     wanted = total / max(1, slots * _SHARDS_PER_SLOT)
     target = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
-    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), history)
+    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)))
     pieces = tree.pieces("", target / 3)
     shards = _pack(pieces, max(1, round(total / target)) if units else 0)
     return Plan(shards=shards, covered=len(units), link_only=len(inventory.units) - len(units))
@@ -101,10 +100,9 @@ def _impure(inventory: Inventory) -> Iterable[str]:
 
 
 class _Tree:
-    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str], history: Mapping[str, float] | None) -> None:
+    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str]) -> None:
         self._folders = folders
         self._impure = impure
-        self._history = history
         self._own: dict[str, list[Unit]] = defaultdict(list)
         self._below: dict[str, set[str]] = defaultdict(set)
         for unit in units:
@@ -119,12 +117,12 @@ class _Tree:
         if folder and folder in self._folders and folder not in self._impure and (seconds <= limit or objects == 1):
             return [_Piece((f"{folder}/",), objects, seconds)]
         pieces = [piece for child in sorted(self._below[folder]) for piece in self.pieces(child, limit)]
-        pieces += [_Piece((unit.path,), 1, weight(unit, self._history)) for unit in self._own[folder]]
+        pieces += [_Piece((unit.path,), 1, weight(unit)) for unit in self._own[folder]]
         return pieces
 
     def _sum(self, folder: str) -> tuple[int, float]:
         own = self._own[folder]
-        objects, seconds = len(own), sum(weight(unit, self._history) for unit in own)
+        objects, seconds = len(own), sum(weight(unit) for unit in own)
         for child in self._below[folder]:
             below = self._sum(child)
             objects, seconds = objects + below[0], seconds + below[1]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.steps import Attempt, Progress
+from kernel.steps import Attempt, Progress, Tree
 from kernfarm.blobs import BlobStore
 from kernfarm.process import Cancel
 from kernfarm.settings import SourceSettings
 from worker.ccache import CompileCache
 from worker.meter import Meter
 from worker.sandbox import Sandbox
-from worker.trees import TreeCache
+from worker.trees import Checkout, TreeCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,3 +35,7 @@ class Context:
     cancel: Cancel
     sources: SourceSettings
     epoch: int
+
+    def checkout(self, tree: Tree) -> AbstractContextManager[Checkout]:
+        """The tree's folder, unpacked at this attempt's cost if this node does not have it. Raises as TreeCache.checkout."""
+        return self.trees.checkout(tree, self.sandbox)

@@ -17,7 +17,7 @@ from kernel.errors import Code, FarmError, Problem
 from kernel.steps import Attempt, Progress, Result, StepKind, Usage
 from kernfarm.process import Cancel
 from worker.context import Context
-from worker.meter import Meter
+from worker.meter import Meter, Metered
 from worker.node import Node
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _run(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: C
                 scratch=scratch,
                 blobs=node.blobs,
                 trees=node.trees,
-                sandbox=node.sandbox,
+                sandbox=Metered(node.sandbox, meter),
                 cache=node.cache,
                 meter=meter,
                 log=inbox.log,

@@ -20,7 +20,7 @@ from kernel.errors import Code, FarmError
 from kernel.steps import Progress, Usage
 from kernfarm.process import OnLine
 from worker.ccache import Session
-from worker.cgroup import Limits, Spent
+from worker.cgroup import Limits
 from worker.context import Context
 from worker.sandbox import Bind, Job, Outcome
 from worker.trees import Checkout
@@ -112,7 +112,6 @@ class Place:
             timeout_seconds=context.attempt.timeout_seconds,
         )
         outcome = context.sandbox.run(job, on_line=on_line or context.log, cancel=context.cancel)
-        context.meter.add(usage_of(outcome.spent))
         if outcome.code != 0 and outcome.out_of_memory:
             limit = context.attempt.memory_bytes >> 20
             raise FarmError(
@@ -143,15 +142,6 @@ class Place:
         if outcome.code != 0:
             raise FarmError.of(diagnose(outcome.output))
         return outcome
-
-
-def usage_of(spent: Spent) -> Usage:
-    """A job's cost as part of the attempt's."""
-    return Usage(
-        cpu_user_seconds=spent.cpu_user_seconds,
-        cpu_system_seconds=spent.cpu_system_seconds,
-        peak_memory_bytes=spent.peak_memory_bytes,
-    )
 
 
 def _compilers(arch: str, toolchain: str) -> tuple[str, ...]:

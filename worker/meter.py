@@ -6,6 +6,8 @@ import threading
 from dataclasses import fields, replace
 
 from kernel.steps import Usage
+from kernfarm.process import Cancel, OnLine
+from worker.sandbox import Job, Outcome, Sandbox
 
 
 class Meter:
@@ -24,6 +26,36 @@ class Meter:
         """The sum so far, with the attempt's own wall time (commands may overlap, so theirs would not add up)."""
         with self._lock:
             return replace(self._total, wall_seconds=wall_seconds)
+
+
+class Metered:
+    """A sandbox whose jobs are all counted: whatever an attempt runs is part of its cost."""
+
+    def __init__(self, sandbox: Sandbox, meter: Meter) -> None:
+        self._sandbox = sandbox
+        self._meter = meter
+
+    @property
+    def name(self) -> str:
+        return self._sandbox.name
+
+    @property
+    def uid(self) -> int:
+        return self._sandbox.uid
+
+    def describe(self, job: Job) -> tuple[str, ...]:
+        return self._sandbox.describe(job)
+
+    def run(self, job: Job, *, on_line: OnLine | None = None, cancel: Cancel | None = None) -> Outcome:
+        outcome = self._sandbox.run(job, on_line=on_line, cancel=cancel)
+        spent = outcome.spent
+        usage = Usage(
+            cpu_user_seconds=spent.cpu_user_seconds,
+            cpu_system_seconds=spent.cpu_system_seconds,
+            peak_memory_bytes=spent.peak_memory_bytes,
+        )
+        self._meter.add(usage)
+        return outcome
 
 
 def _plus(one: Usage, two: Usage) -> Usage:

@@ -28,7 +28,7 @@ class Node:
         self.sandbox = _sandbox(settings, self.cgroups)
         settings.state_dir.mkdir(parents=True, exist_ok=True)
         settings.state_dir.chmod(0o755)  # jobs run as another user and have to reach their folders below it
-        self.trees = TreeCache(settings.state_dir / "trees", self.blobs, self.sandbox, limit_bytes=settings.tree_cache_bytes)
+        self.trees = TreeCache(settings.state_dir / "trees", self.blobs, limit_bytes=settings.tree_cache_bytes)
         binary = find_binary() if settings.compile_cache else None
         self.cache = CompileCache(lambda domain: self.blobs.keyed(f"ccache/{domain}"), binary)
         self.epoch = newest_header()

@@ -37,24 +37,26 @@ class Checkout:
 class TreeCache:
     """Trees below `folder`, at most about `limit_bytes` of them beyond those in use."""
 
-    def __init__(self, folder: Path, blobs: BlobStore, sandbox: Sandbox, *, limit_bytes: int) -> None:
+    def __init__(self, folder: Path, blobs: BlobStore, *, limit_bytes: int) -> None:
         self._folder = folder
         self._blobs = blobs
-        self._sandbox = sandbox
         self._limit = limit_bytes
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
 
     @contextlib.contextmanager
-    def checkout(self, tree: Tree) -> Iterator[Checkout]:
-        """The tree's folder, for as long as the context lasts. Raises FarmError: BLOB_LOST, BAD_ARCHIVE, DISK_FULL."""
+    def checkout(self, tree: Tree, sandbox: Sandbox) -> Iterator[Checkout]:
+        """The tree's folder, for as long as the context lasts; unpacked in `sandbox` if need be.
+
+        Raises FarmError: BLOB_LOST, BAD_ARCHIVE, DISK_FULL."""
         with contextlib.ExitStack() as stack:
-            base = stack.enter_context(self._ready(_name(tree.tarball), lambda to: self._unpack(tree.tarball, to)))
+            base = stack.enter_context(self._ready(_name(tree.tarball), lambda to: self._unpack(tree.tarball, to, sandbox)))
             if not tree.upper:
                 yield self._checkout(base)
                 return
             name = f"{_name(tree.tarball)}-{_name(tree.upper)}"
-            yield self._checkout(stack.enter_context(self._ready(name, lambda to: self._overlay(base / "src", tree.upper, to))))
+            patched = self._ready(name, lambda to: self._overlay(base / "src", tree.upper, to, sandbox))
+            yield self._checkout(stack.enter_context(patched))
 
     def _checkout(self, place: Path) -> Checkout:
         os.utime(place / "salt")  # last use, for eviction
@@ -87,19 +89,19 @@ class TreeCache:
             archive.remove_tree(place)
             raise
 
-    def _unpack(self, tarball: str, to: Path) -> None:
-        archive.make_folder(to, self._sandbox)
+    def _unpack(self, tarball: str, to: Path, sandbox: Sandbox) -> None:
+        archive.make_folder(to, sandbox)
         with self._fetched(tarball) as path:
-            archive.unpack(self._sandbox, path, to, name=f"source {tarball}", strip=1)
+            archive.unpack(sandbox, path, to, name=f"source {tarball}", strip=1)
         archive.normalize(to, archive.SOURCE_EPOCH, owner=os.geteuid())
         self._seal(to)
 
-    def _overlay(self, base: Path, upper: str, to: Path) -> None:
+    def _overlay(self, base: Path, upper: str, to: Path, sandbox: Sandbox) -> None:
         argv = ("cp", "-al", "--", str(base), str(to))
         process.run(argv, env={"PATH": HOST_PATH, "LC_ALL": "C"}, timeout_seconds=600)
-        staging = archive.make_folder(to.parent / "upper", self._sandbox)
+        staging = archive.make_folder(to.parent / "upper", sandbox)
         with self._fetched(upper) as path:
-            archive.unpack(self._sandbox, path, staging, name=f"patches {upper}")
+            archive.unpack(sandbox, path, staging, name=f"patches {upper}")
         archive.normalize(staging, PATCHED_EPOCH, owner=os.geteuid())
         merge(staging, to)
         archive.remove_tree(staging)

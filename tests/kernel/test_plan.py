@@ -88,12 +88,6 @@ def test_a_small_kernel_is_not_cut_into_crumbs() -> None:
     assert made.shards[0].goals == ("mm/",) or made.shards[0].objects == 30
 
 
-def test_measured_history_wins_over_the_guess() -> None:
-    found = tuple(Unit(path=f"mm/f{index}.o", size=1) for index in range(4))
-    made = plan(Inventory(units=found, folders=()), slots=1, history={"mm/f0.o": 100.0})
-    assert sum(shard.weight_seconds for shard in made.shards) > 100
-
-
 def test_what_only_the_link_step_may_make() -> None:
     for path in (
         "init/main.o",

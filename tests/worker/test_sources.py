@@ -260,7 +260,7 @@ def upload(node: Node, path: Path) -> SourceSpec:
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz", ".tar.zst"])
 def test_tarballs_of_every_compression_give_the_same_tree(node: Node, tmp_path: Path, suffix: str) -> None:
     result = run(node, upload(node, fake_linux.tarball(tmp_path / f"linux{suffix}")))
-    with node.trees.checkout(result.tree) as checkout:
+    with node.trees.checkout(result.tree, node.sandbox) as checkout:
         assert trees.read_bytes(checkout.path, "Makefile") == fake_linux.files()["Makefile"]
 
 
@@ -304,12 +304,12 @@ def gone(path: str) -> str:
 def test_patches_add_change_and_remove_in_order_and_leave_the_base_alone(node: Node, tmp_path: Path) -> None:
     victim = next(path for path in fake_linux.files() if path.endswith(".c") and fake_linux.files()[path])
     result = patched(node, tmp_path, NEW, CHANGE, gone(victim))
-    with node.trees.checkout(result.tree) as checkout:
+    with node.trees.checkout(result.tree, node.sandbox) as checkout:
         assert trees.read_text(checkout.path, "new.txt") == "world\n"
         assert not (checkout.path / victim).exists()
         newer = (checkout.path / "new.txt").stat().st_mtime
         assert newer > (checkout.path / "Makefile").stat().st_mtime, "make has to see that a patched file is newer"
-    with node.trees.checkout(replace(result.tree, upper="")) as base:
+    with node.trees.checkout(replace(result.tree, upper=""), node.sandbox) as base:
         assert (base.path / victim).exists()
         assert not (base.path / "new.txt").exists()
 

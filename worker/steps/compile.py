@@ -17,7 +17,7 @@ def run(context: Context, task: CompileTask) -> CompileResult:
     out = archive.make_folder(context.scratch / "out", context.sandbox)
     layers.unpack(context, task.prepared, out, name="prepared layer")
     before = layers.scan(out)
-    with context.trees.checkout(task.tree) as source:
+    with context.checkout(task.tree) as source:
         made = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain).make(*task.goals)
     after = layers.scan(out)
     new = [path for path in layers.changed(before, after) if path not in REWRITTEN]

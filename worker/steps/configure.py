@@ -22,7 +22,7 @@ def run(context: Context, task: ConfigureTask) -> ConfigureResult:
     kconfig.refuse_unsafe(asked)
     flavour = tables.flavour(task.flavour)
     implied = kconfig.parse(flavour.fragment, f"flavour {flavour.name}") + _release(task.local_version + flavour.suffix)
-    with context.trees.checkout(task.tree) as source:
+    with context.checkout(task.tree) as source:
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
         if task.config.file is not None:
             base = kconfig.parse(_text(context, task.config.file.digest), task.config.file.name)

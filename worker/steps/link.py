@@ -31,7 +31,7 @@ def run(context: Context, task: LinkTask) -> LinkResult:
         layers.merge(staging, out, prepared, name=f"shard {index}")
         archive.remove_tree(staging)
     before = layers.scan(out)
-    with context.trees.checkout(task.tree) as source:
+    with context.checkout(task.tree) as source:
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
         made = place.make(*tables.arch(task.arch).goals)
     after = layers.scan(out)

@@ -31,7 +31,7 @@ def run(context: Context, task: PackageTask) -> PackageResult:
     stage = archive.make_folder(context.scratch / "stage", context.sandbox)
     files = context.scratch / "files"
     files.mkdir()
-    with context.trees.checkout(task.tree) as source:
+    with context.checkout(task.tree) as source:
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
         _modules(place, task, stage, files / "kernel.tar")
         _headers(place, stage, files / "kernel-headers.tar")

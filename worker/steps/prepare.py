@@ -14,7 +14,7 @@ from worker.kbuild import Place
 def run(context: Context, task: PrepareTask) -> PrepareResult:
     """`make prepare modules_prepare`; the whole output tree becomes the prepared layer."""
     out = archive.make_folder(context.scratch / "out", context.sandbox)
-    with context.trees.checkout(task.tree) as source:
+    with context.checkout(task.tree) as source:
         context.blobs.get_file(task.config, out / ".config")
         archive.give(out / ".config", context.sandbox)
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)

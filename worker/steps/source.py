@@ -20,7 +20,7 @@ def run(context: Context, task: SourceTask) -> SourceResult:
     """Raises FarmError: FETCH_FAILED, BAD_SOURCE, BAD_DIGEST, BAD_SIGNATURE, BAD_ARCHIVE, BAD_PATCH."""
     fetched = _FETCH[task.source.kind](context, task.source)
     tree = Tree(tarball=fetched.tarball, version="")
-    with context.trees.checkout(tree) as source:
+    with context.checkout(tree) as source:
         version = kernel_version(source, str(task.source))
         upper = patches.apply(context, source, task.patches) if task.patches else ""
     facts = SourceFacts(url=fetched.url, resolved=fetched.resolved, sha256=fetched.sha256, signer=fetched.signer, patches=task.patches)
