@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Mapping
@@ -137,7 +138,7 @@ class Bubblewrap:
 class NullSandbox:
     """No confinement at all, for machines where nothing else runs; chosen by an explicit setting only. Control groups still hold.
 
-    The job's paths inside have to exist on the host, so binds are symbolic links below /build; one job at a time per path.
+    Paths look the same in a mount namespace of its own, which takes root; everything else of the machine is in reach.
     """
 
     name = "none"
@@ -150,9 +151,12 @@ class NullSandbox:
     def describe(self, job: Job) -> tuple[str, ...]:
         mounts: list[str] = []
         for bind in job.binds:
-            mounts.append(f"mkdir -p {_quote(bind.inside)}" if bind.host.is_dir() else f": > {_quote(bind.inside)}")
-            mounts.append(f"mount --bind {_quote(str(bind.host))} {_quote(bind.inside)}")
-        script = " && ".join(["mount -t tmpfs none /build", *mounts, f"cd {_quote(job.cwd)}", 'exec "$@"'])
+            inside = shlex.quote(bind.inside)
+            mounts.append(f"mkdir -p {inside}" if bind.host.is_dir() else f": > {inside}")
+            mounts.append(f"mount --bind {shlex.quote(str(bind.host))} {inside}")
+            if not bind.writable:
+                mounts.append(f"mount -o remount,bind,ro {inside}")  # a stray write must not change a tree that others use
+        script = " && ".join(["mount -t tmpfs none /build", *mounts, f"cd {shlex.quote(job.cwd)}", 'exec "$@"'])
         return ("unshare", "--mount", "/bin/sh", "-c", f"mkdir -p /build && {script}", "sh", *job.argv)
 
     def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
@@ -177,10 +181,6 @@ class _Gate:
             self.open = line.endswith(_STARTED)
         elif self._on_line is not None:
             self._on_line(line)
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _root_file_system() -> list[str]:

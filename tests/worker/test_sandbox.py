@@ -11,7 +11,7 @@ import pytest
 from kernel.errors import Code, FarmError
 from worker import archive
 from worker.cgroup import Limits, Unlimited, Version1, Version2, detect
-from worker.sandbox import Bind, Bubblewrap, Job
+from worker.sandbox import Bind, Bubblewrap, Job, NullSandbox
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -143,3 +143,24 @@ def test_no_control_groups_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert isinstance(manager, Unlimited)
     assert manager.describe() == "none"
     assert "do not hold" in caplog.text
+
+
+def test_without_a_sandbox_paths_and_environment_look_the_same(open_folder: Path) -> None:
+    """For machines where bubblewrap can't run: loud, and nothing but the paths is as in a sandbox."""
+    source, out = open_folder / "it's a tree", open_folder / "out"
+    source.mkdir()
+    (source / "file").write_text("read me")
+    out.mkdir()
+    null = NullSandbox(cgroups=detect())
+    job = Job(
+        argv=("sh", "-c", "cat /build/src/file; echo made > made; pwd; echo $WORD; echo x > /build/src/file"),
+        binds=(Bind(host=source, inside="/build/src"), Bind(host=out, inside="/build/out", writable=True)),
+        env={"PATH": "/usr/bin:/bin", "WORD": "said"},
+        cwd="/build/out",
+    )
+    outcome = null.run(job)
+    assert outcome.output.decode().splitlines()[:2] == ["read me/build/out", "said"]
+    assert (out / "made").read_text() == "made\n"
+    assert outcome.code != 0, "a read-only bind was written"
+    assert (source / "file").read_text() == "read me"
+    assert not Path("/build/src").exists(), "the mounts are the job's alone"
