@@ -28,6 +28,8 @@ _RESTART_SECONDS = 2.0
 _STARTED = "Ray runtime started."
 # Only control messages go through Ray's object store; the smallest it accepts.
 _OBJECT_STORE_BYTES = 80_000_000
+# Two farms on one machine must not meet: by default Ray's agents and its Client server (which can't be left out) have fixed ports.
+_NO_FIXED_PORTS = ("--dashboard-agent-listen-port=0",)
 # A dead node is noticed in about two seconds instead of fourteen.
 _SYSTEM_CONFIG = {
     "health_check_initial_delay_ms": 500,
@@ -73,6 +75,7 @@ class EmbeddedFarm:
         ray = str(Path(sys.executable).with_name("ray"))
         head = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=0"]
         head += ["--include-dashboard=false", f"--temp-dir={self._temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        head += [f"--ray-client-server-port={_free_port()}", *_NO_FIXED_PORTS]
         head += [f"--system-config={json.dumps(_SYSTEM_CONFIG)}"]
         self._begin("ray-head", head, self._environment())
         self._await("ray-head", lambda: _listens(self._port))
@@ -99,7 +102,7 @@ class EmbeddedFarm:
         path = plan.state / f"{name}.yaml"
         path.write_text(json.dumps({**plain(settings), **plan.worker_overrides}, indent=2))
         command = [ray, "start", "--block", f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
-        command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}", *_NO_FIXED_PORTS]
         if plan.pin:
             processors = sorted(os.sched_getaffinity(0))
             command = ["taskset", "--cpu-list", str(processors[(index - 1) % len(processors)]), *command]
