@@ -48,6 +48,7 @@ class BuildView:
     images: tuple[Image, ...]
     objects_done: int
     objects_planned: int
+    warnings: tuple[str, ...] = ()
 
 
 class FarmApi(Protocol):

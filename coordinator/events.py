@@ -108,11 +108,20 @@ class Retried:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobsLost:
+    """The store has lost (or was relieved of) blobs of a finished build's images: it answers no further request."""
+
+    at: float
+    build_id: str
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
     """The coordinator started: whatever was in flight has lost its driver."""
 
     at: float
 
 
-Event = Submitted | Planned | Launched | Succeeded | Failed | Reused | Cancelled | Retried | Started
-EVENTS: tuple[type[Event], ...] = (Submitted, Planned, Launched, Succeeded, Failed, Reused, Cancelled, Retried, Started)
+Event = Submitted | Planned | Launched | Succeeded | Failed | Reused | Cancelled | Retried | BlobsLost | Started
+EVENTS: tuple[type[Event], ...] = (Submitted, Planned, Launched, Succeeded, Failed, Reused, Cancelled, Retried, BlobsLost, Started)

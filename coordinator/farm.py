@@ -12,7 +12,20 @@ from typing import Any
 
 from coordinator import admission, scheduler, views
 from coordinator.api import BuildView
-from coordinator.events import Cancelled, Event, Failed, Launched, NewBuild, Planned, Retried, Reused, Started, Submitted, Succeeded
+from coordinator.events import (
+    BlobsLost,
+    Cancelled,
+    Event,
+    Failed,
+    Launched,
+    NewBuild,
+    Planned,
+    Retried,
+    Reused,
+    Started,
+    Submitted,
+    Succeeded,
+)
 from coordinator.fleet import (
     AttemptFailed,
     AttemptFinished,
@@ -27,12 +40,12 @@ from coordinator.fleet import (
 from coordinator.journal import Journal
 from coordinator.logs import Logs
 from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
-from coordinator.state import Build, Step
+from coordinator.state import Build, BuildState, Step, packaged
 from kernel import digest as digests
 from kernel import plan
 from kernel.codec import from_plain
 from kernel.errors import Code, FarmError, Problem
-from kernel.spec import RequestSpec, expand
+from kernel.spec import BuildSpec, RequestSpec, expand
 from kernel.steps import Attempt, Progress, Usage
 from kernfarm.blobs import BlobStore
 from kernfarm.settings import CoordinatorSettings
@@ -201,6 +214,7 @@ class Farm:
             jobs=worker.jobs,
             timeout_seconds=settings.step_timeout_seconds,
             memory_bytes=settings.memory_bytes,
+            cpus=float(worker.jobs),
             heartbeat_seconds=settings.heartbeat_seconds,
         )
 
@@ -282,6 +296,8 @@ class Farm:
             return tuple([await self.build(tenant, build_id) for build_id in known])
         await self._first_worker()
         await asyncio.to_thread(admission.check, spec, self._blobs, list(self._workers.values()))
+        if not clean:
+            await self._check_answers(tenant, expand(spec, domain=tenant))
         async with self._turn:
             if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
                 return tuple([await self.build(tenant, build_id) for build_id in known])
@@ -299,6 +315,24 @@ class Farm:
             )
             await self._apply_locked([event])
         return tuple([await self.build(tenant, build_id) for build_id in answer])
+
+    async def _check_answers(self, tenant: str, specs: Iterable[BuildSpec]) -> None:
+        """A finished build answers only while the store still has its images."""
+        for spec in specs:
+            while found := self._machine.match(tenant, spec, self._clock()):
+                build = self._machine.build(found)
+                if build.state is not BuildState.SUCCEEDED:
+                    break
+                made = packaged(build)
+                digests = {blob.digest for image in made.images for blob in image.blobs} if made else set()
+                lost = await asyncio.to_thread(self._absent, digests)
+                if not lost:
+                    break
+                log.warning("build %s has lost %d blobs; it is made again", found, len(lost))
+                await self._apply(BlobsLost(at=self._clock(), build_id=found, digests=tuple(lost)))
+
+    def _absent(self, digests: Iterable[str]) -> list[str]:
+        return sorted(digest for digest in digests if not self._blobs.has(digest))
 
     async def _first_worker(self) -> None:
         """A farm that has just started hears of its workers after a few seconds: don't refuse work for that."""

@@ -10,13 +10,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, assert_never, cast
 
-from coordinator.events import Cancelled, Event, Failed, Launched, Planned, Retried, Reused, Started, Submitted, Succeeded
+from coordinator.events import BlobsLost, Cancelled, Event, Failed, Launched, Planned, Retried, Reused, Started, Submitted, Succeeded
 from coordinator.state import Build, BuildState, Step, StepState, Try, add_shards, new_build, task_of
 from kernel import digest as digests
 from kernel.codec import tagged, to_plain
 from kernel.errors import Code, FarmError, Problem
 from kernel.spec import BuildSpec
-from kernel.steps import PrepareResult, Result, StepKind, Usage
+from kernel.steps import PrepareResult, Result, StepKind
 
 # A flaky node may lose an attempt; the same step failing on three workers is no flake.
 MAX_FAILURES = 3
@@ -89,6 +89,8 @@ class Machine:
                 return self._cancelled(event)
             case Retried():
                 return self._retried(event)
+            case BlobsLost():
+                return self._blobs_lost(event)
             case Started():
                 return self._started(event)
             case _:
@@ -118,7 +120,7 @@ class Machine:
             build = self.builds[build_id]
             if build.live:
                 return build_id
-            if build.state is BuildState.SUCCEEDED:
+            if build.state is BuildState.SUCCEEDED and not build.damaged:
                 fetched = build.steps["source"].ended_at
                 if not spec.source.mutable or now - fetched < self._ttl:
                     return build_id
@@ -225,8 +227,8 @@ class Machine:
         del self._attempts[event.attempt_id]
         attempt.ended_at, attempt.usage, attempt.problem = event.at, event.usage, event.problem
         problem = event.problem
-        if problem.code is Code.BLOB_LOST and problem.where and self._forget(build, problem.where, event.at):
-            return (Announce(build_id=build.build_id),)
+        if problem.code is Code.BLOB_LOST and problem.where and (again := self._forget(build, problem.where, event.at)) is not None:
+            return again
         losses = sum(1 for each in step.tries if each.problem and each.problem.code is Code.WORKER_LOST)
         failures = len([each for each in step.tries if each.problem]) - losses
         if problem.handling.retry and losses < MAX_LOSSES and failures < MAX_FAILURES:
@@ -236,28 +238,43 @@ class Machine:
         build.problem = problem
         return self._end(build, BuildState.FAILED, event.at)
 
-    def _forget(self, build: Build, lost: str, at: float) -> bool:
-        """A blob is gone: forget every result that holds it, and do the steps of this build again that made it. Bounded."""
-        for work in [work for work, known in self._known.items() if lost in _strings(known.result)]:
-            del self._known[work]
+    def _forget(self, build: Build, lost: str, at: float) -> tuple[Instruction, ...] | None:
+        """A blob is gone: do the steps of this build again that made it. Bounded; None when that is no help."""
+        self._unlearn({lost})
         again = [step for step in build.steps.values() if step.result is not None and lost in _strings(step.result)]
         total = sum(1 for step in build.steps.values() for each in step.tries if each.problem and each.problem.code is Code.BLOB_LOST)
         if not again or total > MAX_FAILURES:
-            return False
+            return None
+        for step in again:
+            step.result, step.state = None, StepState.WAITING
+        aborts: list[Instruction] = []
         for step in build.steps.values():
-            if step in again:
-                step.result, step.state, step.work, step.task = None, StepState.WAITING, "", None
-            elif step.state is StepState.RUNNING and not step.attempt:
-                continue
-        for step in build.steps.values():
-            if step.state in (StepState.READY, StepState.RUNNING) and task_of(build, step) is None:
-                step.state, step.work, step.task = StepState.WAITING, "", None
-                for attempt_id in [key for key, place in self._attempts.items() if place == (build.build_id, step.key)]:
-                    del self._attempts[attempt_id]
-            elif step.state is StepState.RUNNING and step.tries[-1].ended_at:
+            running = step.state is StepState.RUNNING
+            if running and step.tries[-1].ended_at:
+                step.state = StepState.WAITING  # the one that missed the blob
+            elif step.state in (StepState.READY, StepState.RUNNING) and task_of(build, step) is None:
                 step.state = StepState.WAITING
+                if running:
+                    step.tries[-1].ended_at = at
+                    del self._attempts[step.tries[-1].attempt_id]
+                    aborts.append(Abort(attempt_id=step.tries[-1].attempt_id))
+            if step.state is StepState.WAITING:
+                step.work, step.task = "", None
         self._advance(build, at)
-        return True
+        return (*aborts, Announce(build_id=build.build_id))
+
+    def _unlearn(self, lost: set[str]) -> None:
+        """Forget every result that names a blob that is gone."""
+        for work in [work for work, known in self._known.items() if lost & _strings(known.result)]:
+            del self._known[work]
+
+    def _blobs_lost(self, event: BlobsLost) -> tuple[Instruction, ...]:
+        build = self.builds.get(event.build_id)
+        if build is None or build.state is not BuildState.SUCCEEDED or build.damaged:
+            raise Stale(f"{event.build_id} is not whole")
+        build.damaged = True
+        self._unlearn(set(event.digests))
+        return ()
 
     def _cancelled(self, event: Cancelled) -> tuple[Instruction, ...]:
         build = self.builds.get(event.build_id)
@@ -375,6 +392,3 @@ def _strings(result: Result) -> set[str]:
         elif isinstance(item, list):
             queue += item
     return found
-
-
-NOTHING_SPENT = Usage()

@@ -155,6 +155,7 @@ def _build(view: BuildView) -> pb.Build:
         images=[to_message(image, pb.Image) for image in view.images],
         objects_done=view.objects_done,
         objects_planned=view.objects_planned,
+        warnings=view.warnings,
     )
 
 

@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """One build, with its steps in order. `problem` says why it failed."""
+    """One build, with its steps in order. `problem` says why it failed; `damaged`: finished, but blobs of its images are gone."""
 
     build_id: str
     spec: BuildSpec
@@ -100,6 +100,7 @@ class Build:
     link_only: int = 0
     problem: Problem | None = None
     ended_at: float = 0.0
+    damaged: bool = False
 
     @property
     def live(self) -> bool:

@@ -10,7 +10,7 @@ from coordinator.api import BuildView, StepView
 from coordinator.fleet import WorkerInfo
 from coordinator.scheduler import ReadyStep
 from coordinator.state import Build, Step, StepState, packaged
-from kernel import result, tables
+from kernel import result
 from kernel.steps import CompileResult, CompileTask, ConfigureResult, LinkResult, PrepareResult, Progress, SourceResult, Usage
 
 
@@ -32,6 +32,7 @@ def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence
     """A build as it is now."""
     steps = tuple(_step_view(build, step, progress, workers) for step in build.steps.values())
     made = packaged(build)
+    configured = cast(ConfigureResult | None, build.steps["configure"].result)
     prepared = cast(PrepareResult | None, build.steps["prepare"].result)
     return BuildView(
         build_id=build.build_id,
@@ -49,6 +50,7 @@ def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence
         images=made.images if made else (),
         objects_done=sum(step.objects_done for step in steps if step.kind == "compile"),
         objects_planned=build.covered,
+        warnings=configured.warnings if configured else (),
     )
 
 
@@ -78,8 +80,6 @@ def _step_view(build: Build, step: Step, progress: Mapping[str, Progress], worke
 def result_record(build: Build) -> dict[str, Any]:
     """The result record of a build, finished or not."""
     configured = cast(ConfigureResult | None, build.steps["configure"].result)
-    arch = tables.arch(build.spec.arch)
-    make = ("make", "-C", "/build/src", "O=/build/out", f"ARCH={arch.kbuild}", *_compilers(build), *arch.goals)
     return result.record(
         build_id=build.build_id,
         state=build.state,
@@ -90,13 +90,8 @@ def result_record(build: Build) -> dict[str, Any]:
         prepared=cast(PrepareResult | None, build.steps["prepare"].result),
         packaged=packaged(build),
         problem=build.problem,
-        make=make,
+        warnings=configured.warnings if configured else (),
     )
-
-
-def _compilers(build: Build) -> tuple[str, str]:
-    toolchain = tables.toolchain(build.spec.toolchain)
-    return f"CC={tables.compiler(build.spec.arch, build.spec.toolchain)}", f"HOSTCC={toolchain.hostcc}"
 
 
 def _step_record(step: Step) -> result.StepRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,17 +53,6 @@ class Option:
     symbol: str
     value: str
     where: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missed:
-    """An option that did not stick: what was asked (and where), what the configuration says, and why."""
-
-    symbol: str
-    asked: str
-    got: str
-    where: str
-    why: str
 
 
 def parse(text: str, name: str) -> tuple[Option, ...]:
@@ -144,66 +132,3 @@ def values(config: str) -> dict[str, str]:
 def missed(asked: Iterable[Option], got: Mapping[str, str]) -> tuple[Option, ...]:
     """The asked options that the configuration does not have, in the order they were asked; toolchain symbols aside."""
     return tuple(option for option in asked if not _TOOLCHAIN.fullmatch(option.symbol) and got.get(option.symbol, "n") != option.value)
-
-
-def explain(lost: Iterable[Option], got: Mapping[str, str], kconfig: Mapping[str, Sequence[str]]) -> tuple[Missed, ...]:
-    """Why each did not stick. `kconfig` maps every symbol that the tree defines to its `depends on` expressions."""
-    return tuple(
-        Missed(
-            symbol=option.symbol, asked=option.value, got=got.get(option.symbol, "n"), where=option.where, why=_why(option, got, kconfig)
-        )
-        for option in lost
-    )
-
-
-def _why(option: Option, got: Mapping[str, str], kconfig: Mapping[str, Sequence[str]]) -> str:
-    if option.symbol not in kconfig:
-        near = difflib.get_close_matches(option.symbol, kconfig, n=1, cutoff=0.75)
-        return "this tree has no such symbol" + (f"; did you mean CONFIG_{near[0]}?" if near else "")
-    if option.value == "n":
-        return "another option selects it, or it has no prompt"
-    unmet = [f"{text} (is {_state(text, got)})" for text in kconfig[option.symbol] if not _holds(text, got)]
-    if unmet:
-        return "it depends on " + " and on ".join(unmet)
-    if option.value in ("y", "m") and got.get(option.symbol) in ("y", "m"):
-        return "another option forces the other of y and m"
-    return "it has no prompt, is one of a choice, or a menu around it is off"
-
-
-def _holds(expression: str, got: Mapping[str, str]) -> bool:
-    """Whether a `depends on` expression is met (y or m). What can't be read counts as met, so that no wrong reason is given."""
-    words = re.findall(r"&&|\|\||!=|=|!|\(|\)|[A-Za-z0-9_]+|\"[^\"]*\"", expression)
-    if "(" in words or "=" in words or "!=" in words:
-        return True
-    return any(all(_atom(part.split(), got) for part in clause.split("&&")) for clause in " ".join(words).split("||"))
-
-
-def _atom(words: list[str], got: Mapping[str, str]) -> bool:
-    if not words:
-        return True
-    wanted = words[0] != "!"
-    return (got.get(words[-1], "n") in ("y", "m") or words[-1] in ("y", "m")) == wanted
-
-
-def _state(expression: str, got: Mapping[str, str]) -> str:
-    symbols = dict.fromkeys(re.findall(r"[A-Z][A-Za-z0-9_]+", expression))
-    return ", ".join(f"{symbol}={got.get(symbol, 'n')}" for symbol in symbols) or "n"
-
-
-_ENTRY = re.compile(r"^(?:menu)?config ([A-Za-z0-9_]+)\s*$")
-_DEPENDS = re.compile(r"^\s+depends on (.+?)\s*$")
-
-
-def definitions(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Every symbol that Kconfig files define, with its direct `depends on` expressions (blocks around it are not read)."""
-    found: dict[str, list[str]] = {}
-    for text in texts:
-        current: list[str] | None = None
-        for line in text.replace("\\\n", " ").splitlines():
-            if match := _ENTRY.match(line):
-                current = found.setdefault(match[1], [])
-            elif current is not None and (match := _DEPENDS.match(line)):
-                current.append(match[1])
-            elif line and not line[0].isspace():
-                current = None
-    return found

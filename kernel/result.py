@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kernel import make
 from kernel.codec import to_plain
 from kernel.errors import Problem
 from kernel.spec import BuildSpec
 from kernel.steps import PackageResult, PrepareResult, SourceResult, Usage
-
-# Keep in step with worker.kbuild.ENVIRONMENT; a test compares them.
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "TZ": "UTC",
-    "KBUILD_BUILD_TIMESTAMP": "Sun Sep  9 01:46:40 UTC 2001",
-    "KBUILD_BUILD_USER": "kernfarm",
-    "KBUILD_BUILD_HOST": "kernfarm",
-    "KBUILD_BUILD_VERSION": "1",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +40,9 @@ def record(
     prepared: PrepareResult | None,
     packaged: PackageResult | None,
     problem: Problem | None,
-    make: Sequence[str],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
-    """The record as JSON values. `make` is the make command of the link step."""
+    """The record as JSON values."""
     return {
         "build": build_id,
         "state": state,
@@ -69,11 +59,8 @@ def record(
         "objects_compiled": sum(step.compiled for step in steps if not step.reused),
         "outputs": to_plain(packaged) if packaged else None,
         "problem": to_plain(problem) if problem else None,
-        "reproduce": reproduce(make, config),
+        "warnings": list(warnings),
+        "reproduce": make.reproduce(
+            arch=spec.arch, toolchain=spec.toolchain, config=config, seed=prepared.randstruct_seed if prepared else ""
+        ),
     }
-
-
-def reproduce(make: Sequence[str], config: str) -> str:
-    """One command line: with the tree (patches applied) at /build/src and the config of that digest at /build/out/.config."""
-    words = " ".join(f"{key}={shlex.quote(value)}" for key, value in ENVIRONMENT.items())
-    return f"umask 022 && env -i PATH=/usr/bin:/bin {words} {shlex.join(make)}  # {config} is /build/out/.config"

@@ -6,7 +6,7 @@ digest are the same work, and a finished one need not be done again. All digests
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from kernel.spec import ConfigSpec, NamedBlob, SourceSpec
@@ -107,13 +107,14 @@ class PrepareTask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareResult:
     """`layer` is the prepared layer; `inventory` a kernel.plan.Inventory as canonical JSON; `compiler` its --version line;
-    `compiled` counts compiler and assembler runs as CompileResult does."""
+    `compiled` counts compiler and assembler runs as CompileResult does; `randstruct_seed` is "" where the configuration needs none."""
 
     layer: str
     inventory: str
     release: str
     compiler: str
     compiled: int
+    randstruct_seed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +236,8 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One try of a step on one worker: what goes over the wire to it. `jobs` is make's -j; limits are hard: seconds, bytes (0: none)."""
+    """One try of a step on one worker: what goes over the wire to it. `jobs` is make's -j; limits are hard: seconds, bytes,
+    processors (0: none)."""
 
     attempt_id: str
     build_id: str
@@ -246,4 +248,4 @@ class Attempt:
     timeout_seconds: float
     memory_bytes: int = 0
     heartbeat_seconds: float = 2.0
-    cpus: float = field(default=0.0)
+    cpus: float = 0.0

@@ -197,6 +197,7 @@ def _build(message: pb.Build) -> BuildInfo:
         ],
         "objects_done": message.objects_done,
         "objects_planned": message.objects_planned,
+        "warnings": list(message.warnings),
     }
 
 

@@ -5,6 +5,8 @@ Sources: Documentation/admin-guide/cgroup-v1/*.rst and cgroup-v2.rst of the kern
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import signal
@@ -190,23 +192,42 @@ class Unlimited:
 
 
 def _own_v2(root: Path, own: Path = Path("/proc/self/cgroup")) -> Path | None:
-    """A folder for our groups beside our own processes: a group that has children with limits must hold no process itself."""
+    """A folder for our groups: below the group that was delegated to us, else (as root) at the top, where systemd lets root be.
+
+    A group that has children with limits must hold no process itself, so whatever shares ours goes into a leaf beside the folder."""
     path = next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
-    home = root / path.strip("/")
-    parent = home / "kernfarm"
+    homes = [root / path.strip("/")]
+    if os.geteuid() == 0 and homes[0] != root:
+        # A login session's group holds programs that are not ours to move; the top may hold processes and children.
+        homes.insert(0, root)
+    for home in homes:
+        parent = home / "kernfarm"
+        try:
+            parent.mkdir(exist_ok=True)
+            available = (home / "cgroup.controllers").read_text().split()
+            wanted = " ".join(f"+{name}" for name in ("memory", "cpu", "pids") if name in available)
+            _enable(home, wanted)
+            (parent / "cgroup.subtree_control").write_text(wanted)
+        except OSError as error:
+            log.warning("control group %s can't be used: %s", home, error)
+            continue
+        return parent
+    return None
+
+
+def _enable(home: Path, controllers: str) -> None:
+    """Hand controllers on to a group's children. The kernel refuses (EBUSY) while it holds processes: then they go into a leaf."""
     try:
-        parent.mkdir(exist_ok=True)
-        leaf = home / "kernfarm-worker"
-        leaf.mkdir(exist_ok=True)
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
-        available = (home / "cgroup.controllers").read_text().split()
-        wanted = " ".join(f"+{name}" for name in ("memory", "cpu", "pids") if name in available)
-        for folder in (home, parent):
-            (folder / "cgroup.subtree_control").write_text(wanted)
+        (home / "cgroup.subtree_control").write_text(controllers)
     except OSError as error:
-        log.warning("control group %s is not delegated to us: %s", home, error)
-        return None
-    return parent
+        if error.errno != errno.EBUSY:
+            raise
+        leaf = home / "kernfarm-processes"
+        leaf.mkdir(exist_ok=True)
+        for pid in (home / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (leaf / "cgroup.procs").write_text(pid)
+        (home / "cgroup.subtree_control").write_text(controllers)
 
 
 def _remove(folder: Path) -> None:

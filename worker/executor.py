@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from kernel.errors import Code, FarmError, Problem
@@ -117,7 +117,7 @@ def _run(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: C
     try:
         with node.scratch(attempt.attempt_id) as scratch:
             context = Context(
-                attempt=attempt,
+                attempt=_within(attempt, node.settings.memory_bytes),
                 scratch=scratch,
                 blobs=node.blobs,
                 trees=node.trees,
@@ -143,6 +143,12 @@ def _run(node: Node, steps: Mapping[StepKind, Step], attempt: Attempt, cancel: C
         problem = Problem(code=Code.INTERNAL, message=f"{type(error).__name__}: {error}", where=f"step {attempt.kind}")
         outcome = Failed(problem=problem, usage=meter.total(time.monotonic() - started))
     inbox.end(outcome)
+
+
+def _within(attempt: Attempt, memory_bytes: int) -> Attempt:
+    """The lower of the coordinator's and the worker's memory limit holds; 0 is none."""
+    limits = [limit for limit in (attempt.memory_bytes, memory_bytes) if limit]
+    return replace(attempt, memory_bytes=min(limits, default=0))
 
 
 def _of_os_error(error: OSError) -> Problem:

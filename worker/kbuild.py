@@ -1,8 +1,4 @@
-"""The one place that knows how make is called for a kernel.
-
-The command line is that of a plain build; paths, user, host, time and locale are fixed, so that every worker makes the same bytes
-(Documentation/kbuild/reproducible-builds.rst).
-"""
+"""Running make for a kernel, confined; kernel.make says how it is called."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel import tables
+from kernel import make, tables
 from kernel.diagnose import diagnose
 from kernel.errors import Code, FarmError
 from kernel.steps import Progress, Usage
@@ -25,20 +21,9 @@ from worker.context import Context
 from worker.sandbox import Bind, Job, Outcome
 from worker.trees import Checkout
 
-SOURCE = "/build/src"
-OUT = "/build/out"
+SOURCE, OUT = make.SOURCE, make.OUT
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-# Whatever a kernel says about when, where and by whom it was made. VERSION too: without it a second link says `#2`.
-ENVIRONMENT = {
-    "LC_ALL": "C",
-    "TZ": "UTC",
-    "HOME": "/tmp",
-    "TMPDIR": "/tmp",
-    "KBUILD_BUILD_TIMESTAMP": "Sun Sep  9 01:46:40 UTC 2001",
-    "KBUILD_BUILD_USER": "kernfarm",
-    "KBUILD_BUILD_HOST": "kernfarm",
-    "KBUILD_BUILD_VERSION": "1",
-}
+ENVIRONMENT = {**make.ENVIRONMENT, "HOME": "/tmp", "TMPDIR": "/tmp"}
 _COMPILE = re.compile(rb"^  (?:CC|AS|CXX|RUSTC)(?: \[M\])? +(\S+\.o)$")
 _WORD = re.compile(rb"^  ([A-Z][A-Z0-9_ \[\]]{1,12}?) +(\S+)")
 
@@ -49,17 +34,6 @@ class Made:
 
     compiled: tuple[str, ...]
     output: bytes
-
-
-def command(*, arch: str, toolchain: str, jobs: int, goals: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The make command, as it is run inside."""
-    machine, tools = tables.arch(arch), tables.toolchain(toolchain)
-    prefix = tools.prefix[arch]
-    words = [f"ARCH={machine.kbuild}", f"CC={prefix}{tools.cc}", f"HOSTCC={tools.hostcc}"]
-    if prefix:
-        words.append(f"CROSS_COMPILE={prefix}")
-    words += [f"{key}={value}" for key, value in (variables or {}).items()]
-    return ("make", "-C", SOURCE, f"O={OUT}", f"-j{jobs}", *words, *goals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +95,7 @@ class Place:
 
     def _command(self, goals: Sequence[str], variables: Mapping[str, str] | None = None) -> tuple[str, ...]:
         jobs = self.context.attempt.jobs
-        return command(arch=self.arch, toolchain=self.toolchain, jobs=jobs, goals=goals, variables=variables)
+        return make.command(goals, arch=self.arch, toolchain=self.toolchain, jobs=jobs, variables=variables)
 
     def _make(
         self,

@@ -219,6 +219,18 @@ def read(folder: Path, path: str) -> bytes:
         os.close(root)
 
 
+def overwrite(folder: Path, path: str, data: bytes) -> None:
+    """Replace the content of a regular file in a folder that a sandbox wrote, following no link. Raises OSError."""
+    *parents, name = path.split("/")
+    parent = _descend(_open(folder), parents)
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+    finally:
+        os.close(parent)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
 def read_config(out: Path) -> dict[str, str]:
     """The configuration of an output tree."""
     return kconfig.values(read(out, ".config").decode(errors="replace"))

@@ -47,6 +47,8 @@ def report(builds: list[BuildInfo], out: Output) -> int:
         out.data(builds)
     code = 0
     for each in builds:
+        for warning in each["warnings"]:
+            out.warn(warning)
         if each["state"] == "succeeded":
             if not out.json_mode:
                 image = each["images"][0]
@@ -93,6 +95,8 @@ async def show(words: argparse.Namespace, client: FarmClient, out: Output) -> in
         out.table(("key", "value"), [(key, str(info[key]))])
     columns = ("step", "state", "worker", "objects", "seconds", "remark")
     out.table(columns, [_step_row(step) for step in info["steps"]])
+    for warning in info["warnings"]:
+        out.warn(warning)
     if info["problem"]:
         _explain(info, out)
     return 0

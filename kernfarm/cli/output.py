@@ -61,6 +61,10 @@ class Output:
         """A line of talk."""
         self.talk_console.print(escape(visible(text)))
 
+    def warn(self, text: str) -> None:
+        """What is worth knowing although all went well."""
+        self.talk_console.print(f"[bold yellow]warning:[/] {escape(visible(text))}")
+
     def problem(self, problem: Problem) -> None:
         """A failure: what, where, the mend, whose fault."""
         place = f"{problem.where}: " if problem.where else ""

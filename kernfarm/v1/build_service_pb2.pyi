@@ -145,7 +145,7 @@ class Image(_message.Message):
     def __init__(self, name: _Optional[str] = ..., index: _Optional[str] = ..., manifest: _Optional[str] = ..., platform: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ...) -> None: ...
 
 class Build(_message.Message):
-    __slots__ = ("name", "state", "source", "arch", "flavour", "toolchain", "release", "steps", "problem", "create_time", "end_time", "artifacts", "images", "objects_done", "objects_planned")
+    __slots__ = ("name", "state", "source", "arch", "flavour", "toolchain", "release", "steps", "problem", "create_time", "end_time", "artifacts", "images", "objects_done", "objects_planned", "warnings")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class Build(_message.Message):
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_DONE_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_PLANNED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: State
     source: str
@@ -176,7 +177,8 @@ class Build(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[Image]
     objects_done: int
     objects_planned: int
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[str] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., release: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., objects_done: _Optional[int] = ..., objects_planned: _Optional[int] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[str] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., release: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., objects_done: _Optional[int] = ..., objects_planned: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Worker(_message.Message):
     __slots__ = ("worker_id", "name", "arches", "toolchains", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache")

@@ -110,18 +110,20 @@ class PrepareTask(_message.Message):
     def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., arch: _Optional[str] = ..., toolchain: _Optional[str] = ..., config: _Optional[str] = ..., domain: _Optional[str] = ...) -> None: ...
 
 class PrepareResult(_message.Message):
-    __slots__ = ("layer", "inventory", "release", "compiler", "compiled")
+    __slots__ = ("layer", "inventory", "release", "compiler", "compiled", "randstruct_seed")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     INVENTORY_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     COMPILER_FIELD_NUMBER: _ClassVar[int]
     COMPILED_FIELD_NUMBER: _ClassVar[int]
+    RANDSTRUCT_SEED_FIELD_NUMBER: _ClassVar[int]
     layer: str
     inventory: str
     release: str
     compiler: str
     compiled: int
-    def __init__(self, layer: _Optional[str] = ..., inventory: _Optional[str] = ..., release: _Optional[str] = ..., compiler: _Optional[str] = ..., compiled: _Optional[int] = ...) -> None: ...
+    randstruct_seed: str
+    def __init__(self, layer: _Optional[str] = ..., inventory: _Optional[str] = ..., release: _Optional[str] = ..., compiler: _Optional[str] = ..., compiled: _Optional[int] = ..., randstruct_seed: _Optional[str] = ...) -> None: ...
 
 class CompileTask(_message.Message):
     __slots__ = ("tree", "arch", "toolchain", "prepared", "domain", "goals", "objects", "weight_seconds")

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from coordinator.events import (
     EVENTS,
+    BlobsLost,
     Cancelled,
     Event,
     Failed,
@@ -30,6 +31,7 @@ from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Shard
 from kernel.spec import BuildSpec, ConfigSpec, SourceKind, SourceSpec
 from kernel.steps import (
+    Artifact,
     CompileResult,
     ConfigureResult,
     LinkResult,
@@ -81,7 +83,7 @@ def result_of(kind: StepKind, work: str) -> Result:
         case StepKind.LINK:
             return LinkResult(layer=blob(f"linked {work}"), compiled=1)
         case StepKind.PACKAGE:
-            return PackageResult(artifacts=(), images=())
+            return PackageResult(artifacts=(Artifact(name="kernel", digest=blob(f"kernel {work}"), size=1),), images=())
 
 
 SHARDS = (Shard(goals=("mm/",), objects=2, weight_seconds=3.0), Shard(goals=("fs/",), objects=1, weight_seconds=2.0))
@@ -267,6 +269,36 @@ def test_a_lost_blob_is_made_again_by_the_step_that_made_it() -> None:
     assert driver.machine.build(build_id).state is BuildState.SUCCEEDED
 
 
+def test_a_lost_blob_ends_what_runs_on_it() -> None:
+    driver = Driver()
+    build_id = driver.submit(spec())
+    for _ in range(3):
+        for attempt in driver.launch():
+            driver.succeed(attempt)
+    prepared = driver.machine.build(build_id).steps["prepare"].result
+    assert isinstance(prepared, PrepareResult)
+    one, two = driver.launch()
+    driver.fail(one, Code.BLOB_LOST, prepared.layer)
+    assert driver.aborted == [two], "its slot would be taken for free while it still runs"
+    driver.finish()
+    assert driver.machine.build(build_id).state is BuildState.SUCCEEDED
+
+
+def test_a_finished_build_whose_blobs_are_gone_answers_nothing_any_more() -> None:
+    driver = Driver()
+    first = driver.submit(spec())
+    driver.finish()
+    package = driver.machine.build(first).steps["package"].result
+    assert isinstance(package, PackageResult)
+    lost = package.artifacts[0].digest
+    driver.apply(BlobsLost(at=driver.now, build_id=first, digests=(lost,)))
+    assert driver.machine.match("t", spec(), driver.now) is None
+    driver.submit(spec())
+    assert driver.finish() == 1, "only the step that made it is done again"
+    with pytest.raises(Stale):
+        driver.machine.apply(BlobsLost(at=1, build_id=first, digests=(lost,)))
+
+
 def test_a_restart_redoes_only_what_was_in_flight() -> None:
     driver = Driver()
     build_id = driver.submit(spec())
@@ -332,6 +364,17 @@ class Chaos(RuleBasedStateMachine):
             self.driver.apply(Cancelled(at=self.driver.now, build_id=build.build_id))
         elif build.state is not BuildState.SUCCEEDED:
             self.driver.apply(Retried(at=self.driver.now, build_id=build.build_id))
+
+    @precondition(lambda self: any(build.state is BuildState.SUCCEEDED for build in self.driver.machine.builds.values()))
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        whole = [build for build in self.driver.machine.builds.values() if build.state is BuildState.SUCCEEDED and not build.damaged]
+        if whole:
+            build = data.draw(st.sampled_from(whole))
+            package = build.steps["package"].result
+            assert isinstance(package, PackageResult)
+            lost = tuple(each.digest for each in package.artifacts)
+            self.driver.apply(BlobsLost(at=self.driver.now, build_id=build.build_id, digests=lost))
 
     @rule(seconds=st.floats(0, TTL))
     def wait(self, seconds: float) -> None:

@@ -63,27 +63,3 @@ def test_values_that_reach_outside_the_tree_are_refused(line: str) -> None:
 )
 def test_values_inside_the_tree_and_of_the_running_kernel_are_fine(line: str) -> None:
     kconfig.refuse_unsafe(kconfig.parse(line, "my.config"))
-
-
-KCONFIG = """
-config NET
-\tbool "Networking"
-config INET
-\tbool "TCP/IP"
-\tdepends on NET
-menuconfig DUMMY
-\ttristate "Dummy"
-\tdepends on INET && !TINY
-"""
-
-
-def test_each_lost_option_has_its_reason() -> None:
-    asked = kconfig.parse('CONFIG_INET=y\nCONFIG_DUMY=m\nCONFIG_DUMMY=m\nCONFIG_CC_VERSION_TEXT="x"\nCONFIG_GONE=n\n', "f")
-    got = {"NET": "n"}
-    lost = kconfig.missed(asked, got)
-    assert [option.symbol for option in lost] == ["INET", "DUMY", "DUMMY"]
-    inet, dumy, dummy = kconfig.explain(lost, got, kconfig.definitions([KCONFIG]))
-    assert (inet.asked, inet.got, inet.where) == ("y", "n", "f:1")
-    assert "depends on NET (is NET=n)" in inet.why
-    assert "did you mean CONFIG_DUMMY" in dumy.why
-    assert "INET && !TINY" in dummy.why

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import diagnose, digest, oci, result, tables
+from kernel import diagnose, digest, oci, tables
 from kernel.codec import CodecError, canonical, from_plain, to_plain
 from kernel.errors import HANDLING, Code, FarmError, Fault
 from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec, expand
 from kernel.steps import RESULTS, TASKS, Attempt, StepKind
-from worker import kbuild
 
 specs = st.builds(
     RequestSpec,
@@ -81,11 +80,6 @@ def test_unknown_words_get_the_nearest_known_one() -> None:
         tables.arch("x86-64")
     with pytest.raises(FarmError, match="known: kernel"):
         tables.output("pizza")
-
-
-def test_the_reproducing_command_has_the_workers_environment() -> None:
-    assert all(kbuild.ENVIRONMENT[key] == value for key, value in result.ENVIRONMENT.items())
-    assert {key for key in kbuild.ENVIRONMENT if key.startswith("KBUILD")} <= set(result.ENVIRONMENT)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,20 @@ def test_a_step_ends_in_its_result_after_its_output_and_its_scratch_folder_is_go
     assert not seen[0].exists()
 
 
+@pytest.mark.parametrize(("coordinators", "workers", "holds"), [(5, 7, 5), (7, 5, 5), (0, 5, 5), (5, 0, 5), (0, 0, 0)])
+def test_the_lower_memory_limit_holds(coordinators: int, workers: int, holds: int, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def step(context: Context) -> CompileResult:
+        seen.append(context.attempt.memory_bytes)
+        return RESULT
+
+    node = Node(WorkerSettings(state_dir=tmp_path, blobs_url=f"file://{tmp_path}/blobs", compile_cache=False, memory_bytes=workers))
+    attempt = Attempt(attempt_id="b/s/1", build_id="b", kind=StepKind.SOURCE, task=TASK, domain="d", jobs=1, timeout_seconds=60)
+    list(executor.execute(node, {StepKind.SOURCE: lambda context, task: step(context)}, replace(attempt, memory_bytes=coordinators)))
+    assert seen == [holds]
+
+
 def test_a_silent_step_is_heard_of_at_least_each_heartbeat(node: Node) -> None:
     def step(context: Context) -> CompileResult:
         context.report(Progress(objects=7, doing="CC x.o"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import psutil
 import pytest
 
 from kernel.errors import Code, FarmError
-from worker import archive
+from worker import archive, cgroup
 from worker.cgroup import Limits, Unlimited, Version1, Version2, detect
 from worker.sandbox import Bind, Bubblewrap, Job, NullSandbox
 
@@ -124,6 +125,46 @@ def test_version_2_counts_even_without_controllers(tmp_path: Path) -> None:
         assert [entry for entry in parent.iterdir() if entry.is_dir()] == []
     finally:
         parent.rmdir()
+
+
+def fake_v2(root: Path, own: str, controllers: str = "cpu io memory pids") -> Path:
+    """A hierarchy as version 2 shows it, and the file that says where we are in it."""
+    for folder in (root, root / own):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cgroup.controllers").write_text(controllers)
+        (folder / "cgroup.subtree_control").write_text("")
+        (folder / "cgroup.procs").write_text("")
+    place = root.with_name("own")
+    place.write_text(f"0::/{own}\n")
+    return place
+
+
+def test_root_in_a_login_session_uses_the_top_of_version_2(tmp_path: Path) -> None:
+    own = fake_v2(tmp_path / "cgroup", "user.slice/session-1.scope")
+    assert cgroup._own_v2(tmp_path / "cgroup", own) == tmp_path / "cgroup/kernfarm"
+    assert (tmp_path / "cgroup/cgroup.subtree_control").read_text() == "+memory +cpu +pids"
+    assert (tmp_path / "cgroup/kernfarm/cgroup.subtree_control").read_text() == "+memory +cpu +pids"
+
+
+def test_a_delegated_group_of_version_2_is_emptied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container, or as a user with a delegated scope: the kernel says EBUSY while processes share the group."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    home = tmp_path / "cgroup/user.slice/kf.scope"
+    own = fake_v2(tmp_path / "cgroup", "user.slice/kf.scope")
+    (home / "cgroup.procs").write_text("12\n")
+    write = Path.write_text
+
+    def as_the_kernel(path: Path, text: str) -> int:
+        if path == home / "cgroup.subtree_control" and (home / "cgroup.procs").read_text():
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        if path == home / "kernfarm-processes/cgroup.procs":
+            write(home / "cgroup.procs", "")
+        return write(path, text)
+
+    monkeypatch.setattr(Path, "write_text", as_the_kernel)
+    assert cgroup._own_v2(tmp_path / "cgroup", own) == home / "kernfarm"
+    assert (home / "kernfarm-processes/cgroup.procs").read_text() == "12"
+    assert (home / "cgroup.subtree_control").read_text() == "+memory +cpu +pids"
 
 
 def test_limits_are_written_as_the_kernel_reads_them(tmp_path: Path) -> None:

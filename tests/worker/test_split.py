@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from bench.plain import context_of, plain_make
+from kernel import make, randstruct
 from kernel import plan as plans
 from kernel.codec import from_plain
 from kernel.errors import Code, FarmError
-from kernel.spec import ConfigSpec, SourceKind, SourceSpec
+from kernel.spec import ConfigSpec, NamedBlob, SourceKind, SourceSpec
 from kernel.steps import (
     CompileResult,
     CompileTask,
@@ -27,6 +28,7 @@ from kernel.steps import (
     SourceTask,
     Tree,
 )
+from kernfarm import process
 from kernfarm.settings import WorkerSettings
 from tests.fakes import fake_linux
 from worker import archive, layers
@@ -70,12 +72,14 @@ class Prepared:
     shards: tuple[plans.Shard, ...]
 
 
-def prepared(bench: Bench, edits: dict[str, str | None] | None = None) -> Prepared:
+def prepared(bench: Bench, edits: dict[str, str | None] | None = None, fragment: str = "") -> Prepared:
     """Up to the plan, with a shard for each object or folder."""
     tarball = fake_linux.tarball(bench.home / "linux.tar", edits)
     digest, _ = bench.node.blobs.put_file(tarball)
     tree = bench.run(source, SourceTask(source=SourceSpec(kind=SourceKind.FILE, ref="linux.tar", digest=digest))).tree
-    config = bench.run(configure, ConfigureTask(tree=tree, flavour="plain", config=ConfigSpec(), local_version="-t", **FIXED)).config
+    asked = NamedBlob(name="my.config", digest=bench.node.blobs.put_bytes(fragment.encode()))
+    spec = ConfigSpec(fragments=(asked,))
+    config = bench.run(configure, ConfigureTask(tree=tree, flavour="plain", config=spec, local_version="-t", **FIXED)).config
     result = bench.run(prepare, PrepareTask(tree=tree, config=config, domain="d", **FIXED))
     inventory = from_plain(plans.Inventory, json.loads(bench.node.blobs.get_bytes(result.inventory)))
     goals: dict[str, list[str]] = {}
@@ -123,6 +127,47 @@ def test_the_split_gives_the_bytes_of_a_plain_make(bench: Bench) -> None:
         for name in names:
             assert hashlib.sha256((plain.out / name).read_bytes()).hexdigest() == found[name], name
         assert work.result.compiled + sum(result.compiled for result in results) + done.compiled == len(plain.compiled)
+
+
+@pytest.mark.parametrize("fragment", ["", "CONFIG_RANDSTRUCT=y\n"], ids=["plain", "randstruct"])
+def test_the_reproducing_line_makes_the_same_bytes(bench: Bench, fragment: str) -> None:
+    """As a user would run it: by hand, with tree and config where it says, without any of our code."""
+    work = prepared(bench, fragment=fragment)
+    assert bool(work.result.randstruct_seed) == bool(fragment)
+    found = files_of(bench, linked(bench, work, tuple(compiled(bench, work, shard).layer for shard in work.shards)).layer)
+    line = make.reproduce(config=work.config, seed=work.result.randstruct_seed, **FIXED)
+    out = bench.home / "by-hand"
+    out.mkdir()
+    (out / ".config").write_bytes(bench.node.blobs.get_bytes(work.config))
+    with bench.node.trees.checkout(work.tree, bench.node.sandbox) as source:
+        script = f"mount -t tmpfs none /build && mkdir /build/src /build/out && mount --bind {source.path} /build/src && "
+        script += f"mount --bind {out} /build/out && {line}"
+        words = ("unshare", "--mount", "/bin/sh", "-c", f"mkdir -p /build && {script}")
+        done = process.run(words, env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}, timeout_seconds=120)
+    assert done.code == 0, done.output.decode()
+    for name in ("vmlinux", "arch/x86/boot/bzImage", "Module.symvers", "fs/fakefs.ko"):
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == found[name], name
+
+
+def test_the_seed_of_randstruct_follows_from_tree_and_config_alone(bench: Bench) -> None:
+    fragment = "CONFIG_RANDSTRUCT=y\n"
+    one = prepared(bench, fragment=fragment)
+    again = bench.run(prepare, PrepareTask(tree=one.tree, config=one.config, domain="d", **FIXED))
+    assert again.randstruct_seed == one.result.randstruct_seed
+    assert files_of(bench, again.layer)[randstruct.SEED] == hashlib.sha256(f"{again.randstruct_seed}\n".encode()).hexdigest()
+    assert prepared(bench, {"README": "changed"}, fragment).result.randstruct_seed != one.result.randstruct_seed
+
+
+def test_options_of_a_base_config_that_do_not_stick_are_told_with_the_reason(bench: Bench) -> None:
+    tree = prepared(bench).tree
+    text = "CONFIG_FAKE_NEVER=y\nCONFIG_FAKE_FS=y\n" + "".join(f"CONFIG_GONE_{number}=y\n" for number in range(30))
+    base = ConfigSpec(base="file", file=NamedBlob(name="old.config", digest=bench.node.blobs.put_bytes(text.encode())))
+    task = ConfigureTask(tree=tree, flavour="plain", config=base, local_version="-t", **FIXED)
+    warnings = bench.run(configure, task).warnings
+    expected = "old.config:1: CONFIG_FAKE_NEVER did not stick: asked y, got n; it depends on FAKE_MISSING (is FAKE_MISSING=n)"
+    assert warnings[0] == expected
+    assert len(warnings) == 21
+    assert warnings[-1].startswith("11 more options")
 
 
 def test_the_order_of_the_shards_does_not_matter(bench: Bench) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kernel import kconfig, tables
+from collections.abc import Iterable
+
+from kernel import kconfig, kconfig_language, tables, unmet
 from kernel.errors import Code, FarmError
 from kernel.kconfig import Option
 from kernel.steps import ConfigureResult, ConfigureTask
@@ -12,6 +14,7 @@ from worker.kbuild import Place
 from worker.trees import Checkout
 
 _MAX_CONFIG = 4 << 20
+_MOST_WARNINGS = 20
 
 
 def run(context: Context, task: ConfigureTask) -> ConfigureResult:
@@ -24,6 +27,7 @@ def run(context: Context, task: ConfigureTask) -> ConfigureResult:
     implied = kconfig.parse(flavour.fragment, f"flavour {flavour.name}") + _release(task.local_version + flavour.suffix)
     with context.checkout(task.tree) as source:
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
+        base: tuple[Option, ...] = ()
         if task.config.file is not None:
             base = kconfig.parse(_text(context, task.config.file.digest), task.config.file.name)
             kconfig.refuse_unsafe(base)
@@ -38,8 +42,11 @@ def run(context: Context, task: ConfigureTask) -> ConfigureResult:
         final = trees.read_text(out, ".config", _MAX_CONFIG)
         got = kconfig.values(final)
         kconfig.refuse_unsafe(kconfig.parse(final, ".config"))
-        _check(asked, got, source, context)
-    return ConfigureResult(config=context.blobs.put_bytes(final.encode()), warnings=_warnings(got))
+        reasons = _Reasons(source, tables.arch(task.arch).source, got, context)
+        reasons.refuse(asked)
+        overridden = {option.symbol for option in (*implied, *asked)}
+        dropped = reasons.tell(option for option in base if option.symbol not in overridden)
+    return ConfigureResult(config=context.blobs.put_bytes(final.encode()), warnings=(*_warnings(got), *dropped))
 
 
 def _fragment(context: Context, name: str, digest: str) -> tuple[Option, ...]:
@@ -59,23 +66,56 @@ def _release(local_version: str) -> tuple[Option, ...]:
     )
 
 
-def _check(asked: tuple[Option, ...], got: dict[str, str], source: Checkout, context: Context) -> None:
-    lost = kconfig.missed(asked, got)
-    if not lost:
-        return
-    paths = [path for path, _, _ in archive.walk(source.path) if path.rpartition("/")[2].startswith("Kconfig")]
-    defined = kconfig.definitions(trees.read_text(source.path, path) for path in sorted(paths))
-    reasons = kconfig.explain(lost, got, defined)
-    for missed in reasons:
-        context.log(f"CONFIG_{missed.symbol}: asked {missed.asked} ({missed.where}), got {missed.got}: {missed.why}\n".encode())
-    first = reasons[0]
-    more = f" (and {len(reasons) - 1} more, see the step's log)" if len(reasons) > 1 else ""
-    raise FarmError(
-        Code.BAD_CONFIG,
-        f"CONFIG_{first.symbol} did not stick: asked {first.asked}, got {first.got}; {first.why}{more}",
-        where=first.where,
-        hint="ask for what it depends on too, or leave it out",
-    )
+class _Reasons:
+    """What became of options, and why; the tree's Kconfig files are read only when something did not stick."""
+
+    def __init__(self, source: Checkout, srcarch: str, got: dict[str, str], context: Context) -> None:
+        self._source = source
+        self._srcarch = srcarch
+        self._got = got
+        self._context = context
+
+    def refuse(self, asked: Iterable[Option]) -> None:
+        """Raises FarmError(BAD_CONFIG) when an option of a fragment did not stick; all of them are in the step's log."""
+        missed = self._missed(asked)
+        if not missed:
+            return
+        first = missed[0]
+        more = f" (and {len(missed) - 1} more, see the step's log)" if len(missed) > 1 else ""
+        raise FarmError(
+            Code.BAD_CONFIG,
+            f"CONFIG_{first.symbol} did not stick: asked {first.asked}, got {first.got}; {first.why}{more}",
+            where=first.where,
+            hint="ask for what it depends on too, or leave it out",
+        )
+
+    def tell(self, base: Iterable[Option]) -> list[str]:
+        """Options of a whole base config are often of another version: they are told, not refused."""
+        missed = self._missed(base)
+        told = [f"{each.where}: CONFIG_{each.symbol} did not stick: asked {each.asked}, got {each.got}; {each.why}" for each in missed]
+        if len(told) > _MOST_WARNINGS:
+            return [
+                *told[:_MOST_WARNINGS],
+                f"{len(told) - _MOST_WARNINGS} more options of the base config did not stick: see the step's log",
+            ]
+        return told
+
+    def _missed(self, options: Iterable[Option]) -> tuple[unmet.Missed, ...]:
+        lost = kconfig.missed(options, self._got)
+        if not lost:
+            return ()
+        tree = kconfig_language.read(lambda path: _kconfig(self._source, path), {"SRCARCH": self._srcarch})
+        missed = unmet.explain(lost, self._got, tree)
+        for each in missed:
+            self._context.log(f"CONFIG_{each.symbol}: asked {each.asked} ({each.where}), got {each.got}: {each.why}\n".encode())
+        return missed
+
+
+def _kconfig(source: Checkout, path: str) -> str | None:
+    try:
+        return trees.read_text(source.path, path)
+    except OSError:
+        return None
 
 
 def _warnings(got: dict[str, str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernel import tables
+from kernel import randstruct, tables
 from kernel.codec import canonical
 from kernel.steps import PrepareResult, PrepareTask
 from worker import archive, layers
@@ -18,6 +18,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         context.blobs.get_file(task.config, out / ".config")
         archive.give(out / ".config", context.sandbox)
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
+        seed = _fix_seed(place, task)
         made = place.make("olddefconfig", "prepare", "modules_prepare")
         release = place.ask("kernelrelease")
         compiler = place.run((tables.compiler(task.arch, task.toolchain), "--version")).output.decode(errors="replace").partition("\n")[0]
@@ -32,4 +33,16 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         release=release,
         compiler=compiler,
         compiled=len(made.compiled),
+        randstruct_seed=seed,
     )
+
+
+def _fix_seed(place: Place, task: PrepareTask) -> str:
+    """Let kbuild make its random seed, and put ours in its place: kbuild keeps a file whose command line is the same."""
+    if layers.read_config(place.out).get("RANDSTRUCT") != "y":
+        return ""
+    place.make("scripts_basic")
+    seed = randstruct.seed(task.tree, task.config)
+    for path, text in randstruct.files(seed).items():
+        layers.overwrite(place.out, path, text.encode())
+    return seed

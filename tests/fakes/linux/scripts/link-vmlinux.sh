@@ -11,6 +11,7 @@ cat > include/generated/compile.h <<EOF
 #define LINUX_COMPILE_HOST "${KBUILD_BUILD_HOST:-$(uname -n)}"
 #define LINUX_COMPILER "$($CC --version | head -n 1)"
 EOF
+if [ -e include/generated/randstruct_hash.h ]; then cat include/generated/randstruct_hash.h >> include/generated/compile.h; fi
 [ -n "$SILENT" ] || echo '  CC      init/version.o'
 # shellcheck disable=SC2086
 $CC $FLAGS -c -o init/version.o "$srctree/init/version.c"
