@@ -100,7 +100,7 @@ _REMOTE: dict[str, Verb] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 ok, 1 our bug, 2 wrong usage or bad input, 3 the kernel does not build, 4 the farm is unavailable."""
-    words = parser().parse_args(argv)
+    words = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     logging.basicConfig(level=logging.DEBUG if words.debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     out = Output(json_mode=words.json)
     try:
@@ -122,6 +122,16 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever read our output has seen enough; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """`--local-version -foo` as one word: the value nearly always begins with a dash, and argparse would take it for an option."""
+    words = list(argv)
+    for index, word in enumerate(words[:-1]):
+        if word == "--local-version":
+            words[index : index + 2] = [f"{word}={words[index + 1]}"]
+            break
+    return words
 
 
 async def _remote(words: argparse.Namespace, out: Output) -> int:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from kernfarm.cli.embedded import EmbeddedFarm, Plan
 from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
 from tests import faults
+from tests.homes import make_home
 from worker import archive, layers
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -55,8 +55,7 @@ class Built:
 
 @pytest.fixture(scope="module")
 def built() -> Iterator[Built]:
-    home = Path(tempfile.mkdtemp(prefix="kf-e2e-", dir="/var/tmp"))
-    home.chmod(0o755)
+    home = make_home("kf-e2e-")
     farm = EmbeddedFarm(Plan(state=home / "farm", workers=2, jobs=1, listen="127.0.0.1:0"))
     (home / "farm").mkdir(mode=0o755)
     (home / "farm").chmod(0o755)

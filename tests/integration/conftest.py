@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,7 @@ import pytest
 from kernfarm.cli.embedded import EmbeddedFarm, Plan
 from kernfarm.request import Draft
 from tests.fakes import fake_linux
-
-
-def make_home() -> Path:
-    """Not pytest's folder: build steps run as another user, who can't enter that."""
-    home = Path(tempfile.mkdtemp(prefix="kf-test-", dir="/var/tmp"))
-    home.chmod(0o755)
-    return home
+from tests.homes import make_home
 
 
 @pytest.fixture(scope="module")
