@@ -177,7 +177,8 @@ class Farm:
         found = from_plain(plan.Inventory, json.loads(data))
         build = self._machine.build(build_id)
         able = [info for info in self._workers.values() if build.spec.arch in info.arches and build.spec.toolchain in info.toolchains]
-        made = plan.plan(found, slots=max(1, sum(info.slots for info in able)))
+        slots = max(1, sum(info.slots for info in able))
+        made = plan.plan(found, slots=slots, longest_seconds=self._settings.longest_shard_seconds)
         event = Planned(at=self._clock(), build_id=build_id, shards=made.shards, covered=made.covered, link_only=made.link_only)
         await self._apply(event)
 

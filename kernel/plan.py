@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 # Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
 _LINK_ONLY = ("scripts", "tools", "usr", "init", "certs", "samples")
-# One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that; when a worker is lost,
-# two minutes are the most that is done again.
+# One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that.
 _SHORTEST_SECONDS = 12.0
-_LONGEST_SECONDS = 120.0
 # More shards than slots, so that a slow worker gets fewer and the last ones are short.
 _SHARDS_PER_SLOT = 3
 # What a compile costs on a core of 2020: most of it is headers, some is the file itself. Only proportions matter for the balance.
@@ -79,12 +77,12 @@ def weight(unit: Unit) -> float:
     return _SECONDS_EACH + unit.size * _SECONDS_PER_BYTE
 
 
-def plan(inventory: Inventory, *, slots: int) -> Plan:
-    """Split an inventory for a farm of `slots` (attempts at a time)."""
+def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) -> Plan:
+    """Split an inventory for a farm of `slots` (attempts at a time) into shards of at most about `longest_seconds` of CPU time."""
     units = sorted((unit for unit in inventory.units if coverable(unit.path)), key=lambda unit: unit.path)
     total = sum(weight(unit) for unit in units)
     wanted = total / max(1, slots * _SHARDS_PER_SLOT)
-    target = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, wanted))
+    target = min(longest_seconds, max(_SHORTEST_SECONDS, wanted))
     tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)))
     pieces = tree.pieces("", target / 3)
     shards = _pack(pieces, max(1, round(total / target)) if units else 0)
