@@ -99,3 +99,11 @@ def test_what_only_the_link_step_may_make() -> None:
     ):
         assert not coverable(path)
     assert coverable("arch/x86/kernel/setup.o")
+
+
+def test_no_shard_is_much_longer_than_the_longest_allowed() -> None:
+    found = [Unit(path=f"drivers/d{index % 40}/f{index}.o", size=20_000) for index in range(3000)]
+    folders = tuple(f"drivers/d{index}" for index in range(40))
+    for longest in (20.0, 120.0):
+        made = plan(Inventory(units=tuple(found), folders=folders), slots=1, longest_seconds=longest)
+        assert 0.5 * longest < max(shard.weight_seconds for shard in made.shards) < 1.5 * longest
