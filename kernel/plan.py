@@ -1,7 +1,8 @@
 """How a kernel is split: which kbuild goals go into which shard. Pure; the same inventory gives the same plan.
 
 Goals are `dir/` (everything below) or `path/foo.o`. A folder without a Makefile or Kbuild of its own builds nothing as a
-goal, so its objects are named. Some folders are never goals: what they make depends on the whole kernel.
+goal, so its objects are named. Some folders are never goals: what they make depends on the whole kernel. A single object of a
+detached folder is no goal either: the folder above it, which knows nothing of it, would compile it first, with its own flags.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own."""
+    """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own; `detached`
+    those that kbuild enters from the top although it enters a folder above them too (arch/x86/lib beside arch/x86)."""
 
     units: tuple[Unit, ...]
     folders: tuple[str, ...]
+    detached: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) ->
     total = sum(weight(unit) for unit in units)
     wanted = total / max(1, slots * _SHARDS_PER_SLOT)
     target = min(longest_seconds, max(_SHORTEST_SECONDS, wanted))
-    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)))
+    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), frozenset(inventory.detached))
     pieces = tree.pieces("", target / 3)
     shards = _pack(pieces, max(1, round(total / target)) if units else 0)
     return Plan(shards=shards, covered=len(units), link_only=len(inventory.units) - len(units))
@@ -98,8 +101,9 @@ def _impure(inventory: Inventory) -> Iterable[str]:
 
 
 class _Tree:
-    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str]) -> None:
+    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str], detached: frozenset[str]) -> None:
         self._folders = folders
+        self._detached = detached
         self._impure = impure
         self._own: dict[str, list[Unit]] = defaultdict(list)
         self._below: dict[str, set[str]] = defaultdict(set)
@@ -110,9 +114,11 @@ class _Tree:
                 self._below["/".join(parts[:depth])].add("/".join(parts[: depth + 1]))
 
     def pieces(self, folder: str, limit: float) -> list[_Piece]:
-        """Indivisible pieces of at most about `limit` CPU-seconds: whole folders where that is possible, else single objects."""
+        """Indivisible pieces of at most about `limit` CPU-seconds: whole folders where that is possible, else single objects;
+        detached folders as a whole."""
         objects, seconds = self._sum(folder)
-        if folder and folder in self._folders and folder not in self._impure and (seconds <= limit or objects == 1):
+        fits = seconds <= limit or objects == 1 or folder in self._detached
+        if folder and folder in self._folders and folder not in self._impure and fits:
             return [_Piece((f"{folder}/",), objects, seconds)]
         pieces = [piece for child in sorted(self._below[folder]) for piece in self.pieces(child, limit)]
         pieces += [_Piece((unit.path,), 1, weight(unit)) for unit in self._own[folder]]

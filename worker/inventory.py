@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
@@ -17,25 +18,35 @@ from kernel.plan import Inventory, Unit
 _ANNOUNCED = re.compile(rb"echo '  (?:CC|AS|CXX|RUSTC)(?: \[M\])? +(\S+\.o)'")
 
 
+# The archive at the top lists the folders that the top descends into: `printf "./%s " init/built-in.a ... | xargs ar ... built-in.a`.
+_TOPS = re.compile(rb"printf \"(?:\./)?%s \" ([^|]+) \| xargs \S+ \S+ built-in\.a;")
+
+
 class DryRun:
-    """Collects the objects that a dry run announces; feed it the output line by line."""
+    """Collects the objects that a dry run announces, and the folders `tops` that kbuild enters from the top; feed it line by line."""
 
     def __init__(self) -> None:
         self.objects: dict[str, None] = {}
+        self.tops: tuple[str, ...] = ()
 
     def __call__(self, line: bytes) -> None:
         for match in _ANNOUNCED.finditer(line):
             path = match[1].decode(errors="replace").removeprefix("./")
             self.objects[path] = None
+        if not self.tops and (top := _TOPS.search(line)):
+            words = top[1].decode(errors="replace").split()
+            self.tops = tuple(word.removesuffix("/built-in.a") for word in words if word.endswith("/built-in.a"))
 
 
-def inventory(objects: list[str], tree: Path) -> Inventory:
+def inventory(objects: list[str], tree: Path, tops: Sequence[str] = ()) -> Inventory:
     """Objects with the sizes of their sources, and the folders that can be goals. Raises FarmError(INTERNAL) when there is nothing."""
     if not objects:
         raise FarmError(Code.INTERNAL, "the dry run announced nothing to compile", where="inventory")
     parents = {"/".join(parts[:depth]) for path in objects for parts in [path.split("/")] for depth in range(1, len(parts))}
     folders = sorted(folder for folder in parents if any(_size(tree, f"{folder}/{name}") for name in ("Kbuild", "Makefile")))
-    return Inventory(units=tuple(Unit(path=path, size=_source_size(tree, path)) for path in sorted(objects)), folders=tuple(folders))
+    units = tuple(Unit(path=path, size=_source_size(tree, path)) for path in sorted(objects))
+    detached = sorted(top for top in tops if any(top.startswith(f"{other}/") for other in tops))
+    return Inventory(units=units, folders=tuple(folders), detached=tuple(detached))
 
 
 def _source_size(tree: Path, path: str) -> int:

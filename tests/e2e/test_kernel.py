@@ -199,4 +199,4 @@ async def _compiled(client: FarmClient, build_id: str, shards: int, seen: dict[s
         running = any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
         if running and sum(step["kind"] == "compile" for step in finished) >= shards:
             return
-    raise AssertionError("the build ended before")
+    raise AssertionError(f"the build ended before: {info}")

@@ -107,3 +107,12 @@ def test_no_shard_is_much_longer_than_the_longest_allowed() -> None:
     for longest in (20.0, 120.0):
         made = plan(Inventory(units=tuple(found), folders=folders), slots=1, longest_seconds=longest)
         assert 0.5 * longest < max(shard.weight_seconds for shard in made.shards) < 1.5 * longest
+
+
+def test_a_detached_folder_is_never_cut_into_objects() -> None:
+    found = [Unit(path=f"arch/x86/{name}/f{index}.o", size=400_000) for name in ("lib", "mm") for index in range(30)]
+    made = plan(Inventory(units=tuple(found), folders=("arch/x86", "arch/x86/lib", "arch/x86/mm"), detached=("arch/x86/lib",)), slots=4)
+    goals = [goal for shard in made.shards for goal in shard.goals if goal.startswith("arch/x86/lib")]
+    assert goals == ["arch/x86/lib/"]
+    assert "arch/x86/mm/f0.o" in {goal for shard in made.shards for goal in shard.goals}
+    assert sum(shard.objects for shard in made.shards) == 60

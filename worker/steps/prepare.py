@@ -26,7 +26,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED, folders=layers.folders(out))
         listener = DryRun()
         place.dry_run(*tables.arch(task.arch).goals, on_line=listener)
-        found = inventory(list(listener.objects), source.path)
+        found = inventory(list(listener.objects), source.path, listener.tops)
     return PrepareResult(
         layer=layer,
         inventory=context.blobs.put_bytes(canonical(found)),
