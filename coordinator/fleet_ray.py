@@ -29,6 +29,13 @@ log = logging.getLogger(__name__)
 SLOT = "kernfarm_slot"
 _POLL_SECONDS = 0.5
 _PROBE_SECONDS = 60.0
+# One process of a node failed; the node and its other attempts are none the worse for it.
+_OF_THE_PROCESS = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.TaskCancelledError,
+    ray.exceptions.RayTaskError,
+)
 # Found by name: coordinator and worker are separate programs and don't import each other.
 _ENTRY = "worker.ray_entry"
 
@@ -85,7 +92,7 @@ class RayFleet:
         where = NodeAffinitySchedulingStrategy(worker_id, soft=False)
         stream = remote.options(scheduling_strategy=where, resources={SLOT: 1}, name=attempt.attempt_id).remote(message)
         self._streams[attempt.attempt_id] = stream
-        self._spawn(self._follow(attempt.attempt_id, stream))
+        self._spawn(self._follow(attempt.attempt_id, worker_id, stream))
 
     async def doubt(self, worker_id: str, reason: str) -> None:
         name = self._known.pop(worker_id, None)
@@ -104,8 +111,11 @@ class RayFleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _follow(self, attempt_id: str, stream: Any) -> None:
-        """Hand on an attempt's events; its end without an outcome is a lost worker."""
+    async def _follow(self, attempt_id: str, worker_id: str, stream: Any) -> None:
+        """Hand on an attempt's events; its end without an outcome is a lost worker.
+
+        Where more than the attempt's own process failed, the node is doubted before anyone hears of it: what is lost is launched anew at
+        once, and a dead node that still counts as alive would refuse it again and again."""
         try:
             async for reference in stream:
                 event = _event(attempt_id, await reference)
@@ -115,6 +125,8 @@ class RayFleet:
             reason = "its stream ended without an outcome"
         except ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            if not isinstance(error, _OF_THE_PROCESS):
+                await self.doubt(worker_id, reason)
         finally:
             self._streams.pop(attempt_id, None)
         problem = Problem(code=Code.WORKER_LOST, message=f"the worker was lost: {reason}")

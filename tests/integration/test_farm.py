@@ -150,6 +150,24 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
         assert undisturbed["images"] == after["images"]
 
 
+async def test_a_node_that_dies_while_the_others_are_busy_gets_nothing_more(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    """Until Ray has noticed, the dead node is the only one with a free slot."""
+    slow = with_config(draft, tmp_path, SLOW)
+    async with FarmClient(farm.address) as client:
+        ids = [await submit(client, replace(slow, local_version=f"-busy{number}")) for number in range(3)]
+
+        def compiling(info: BuildInfo) -> bool:
+            return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
+
+        for build_id in ids[:2]:
+            await until(client, build_id, compiling)
+        faults.kill(farm, "raylet", ids[0])
+        builds = [await end(client, build_id) for build_id in ids]
+        assert [build["problem"] for build in builds] == [None, None, None]
+        assert max(step["attempts"] for build in builds for step in build["steps"]) <= 3
+    faults.restart_dead_workers(farm)
+
+
 async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     """As in a network partition: the process lives, nothing is heard of it, and one day its answer arrives."""
     slow = replace(with_config(draft, tmp_path, SLOW), local_version="-hang")
