@@ -89,6 +89,20 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
         assert again["images"] == info["images"]
 
 
+async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm, draft: Draft) -> None:
+    draft = replace(draft, local_version="-lost")
+    async with FarmClient(farm.address) as client:
+        first = await end(client, await submit(client, draft))
+        layer = next(blob["digest"] for blob in first["images"][0]["blobs"] if blob["name"].startswith("layer"))
+        name = layer.removeprefix("sha256:")
+        (farm._plan.state / "blobs/blobs" / name[:2] / name[2:]).unlink()
+        again = await end(client, await submit(client, draft))
+        assert again["id"] != first["id"]
+        assert again["images"] == first["images"]
+        assert [step["key"] for step in again["steps"] if not step["reused"]] == ["package"]
+        assert await submit(client, draft) == again["id"]
+
+
 async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address) as client:
         tarball = fake_linux.tarball(tmp_path / "linux-fresh.tar", {"FRESH": f"{tmp_path}\n"})
