@@ -55,6 +55,15 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotPlanned:
+    """A prepared build can't be split: its inventory is gone, or nothing that could be one."""
+
+    at: float
+    build_id: str
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
     """A step was given to a worker."""
 
@@ -123,5 +132,17 @@ class Started:
     at: float
 
 
-Event = Submitted | Planned | Launched | Succeeded | Failed | Reused | Cancelled | Retried | BlobsLost | Started
-EVENTS: tuple[type[Event], ...] = (Submitted, Planned, Launched, Succeeded, Failed, Reused, Cancelled, Retried, BlobsLost, Started)
+Event = Submitted | Planned | NotPlanned | Launched | Succeeded | Failed | Reused | Cancelled | Retried | BlobsLost | Started
+EVENTS: tuple[type[Event], ...] = (
+    Submitted,
+    Planned,
+    NotPlanned,
+    Launched,
+    Succeeded,
+    Failed,
+    Reused,
+    Cancelled,
+    Retried,
+    BlobsLost,
+    Started,
+)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
-from coordinator import admission, scheduler, views
+from coordinator import admission, planning, scheduler, views
 from coordinator.api import BuildView
+from coordinator.changes import Changes
 from coordinator.events import (
     BlobsLost,
     Cancelled,
@@ -19,6 +19,7 @@ from coordinator.events import (
     Failed,
     Launched,
     NewBuild,
+    NotPlanned,
     Planned,
     Retried,
     Reused,
@@ -42,17 +43,19 @@ from coordinator.logs import Logs
 from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
 from coordinator.state import Build, BuildState, Step, packaged
 from kernel import digest as digests
-from kernel import plan
-from kernel.codec import from_plain
 from kernel.errors import Code, FarmError, Problem
+from kernel.plan import Plan
 from kernel.spec import BuildSpec, RequestSpec, expand
 from kernel.steps import Attempt, Progress, Usage
 from kernfarm.blobs import BlobStore
 from kernfarm.settings import CoordinatorSettings
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _TICK_SECONDS = 1.0
+_PLAN_ATTEMPTS = 6
+_PLAN_RETRY_SECONDS = 5.0
 _JOIN_SECONDS = 10.0
 # The worker keeps the step's own time limit; the coordinator's comes later, for workers that don't.
 _DEADLINE_GRACE_SECONDS = 60.0
@@ -74,11 +77,9 @@ class Farm:
         self._workers: dict[str, WorkerInfo] = {}
         self._progress: dict[str, Progress] = {}
         self._heard: dict[str, float] = {}
-        self._versions: dict[str, int] = {}
-        self._changed = asyncio.Condition()
+        self._changes = Changes()
         self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._epoch = uuid.uuid4().hex[:8]
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.failed = asyncio.Event()
 
     # life
@@ -97,27 +98,36 @@ class Farm:
 
     async def stop(self) -> None:
         """Stop the fleet; builds go on at the next start."""
-        for task in list(self._tasks):
-            task.cancel()
+        async with self._turn:  # what is being committed is committed and carried out as a whole
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._fleet.stop()
         await asyncio.to_thread(self._journal.close)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.critical("the coordinator can't go on", exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, FarmError):
+            log.critical("the coordinator can't go on", exc_info=error)
             self.failed.set()
 
     # events
 
     async def _apply(self, *events: Event) -> None:
-        """State first (it refuses what does not fit), journal second, the world third. A journal that fails ends the coordinator."""
+        """State first (it refuses what does not fit), journal second, the world third. A journal that fails ends the coordinator.
+
+        In a task of its own: a caller may be cancelled at any moment (a deadline, Ctrl-C), and then state, journal and world must not part
+        company half-way."""
+        await asyncio.shield(self._spawn(self._apply_in_turn(events)))
+
+    async def _apply_in_turn(self, events: Iterable[Event]) -> None:
         async with self._turn:
             await self._apply_locked(events)
 
@@ -164,23 +174,22 @@ class Farm:
                 await self._fleet.abort(attempt_id)
                 self._forget(attempt_id)
             case Announce(build_id=build_id):
-                await self._announce(build_id)
-
-    async def _announce(self, build_id: str) -> None:
-        async with self._changed:
-            self._versions[build_id] = self._versions.get(build_id, 0) + 1
-            self._changed.notify_all()
+                await self._changes.announce(build_id)
 
     async def _plan(self, build_id: str, inventory: str) -> None:
-        """Split a prepared build for the workers that are there now."""
-        data = await asyncio.to_thread(self._blobs.get_bytes, inventory)
-        found = from_plain(plan.Inventory, json.loads(data))
-        build = self._machine.build(build_id)
-        able = [info for info in self._workers.values() if build.spec.arch in info.arches and build.spec.toolchain in info.toolchains]
-        slots = max(1, sum(info.slots for info in able))
-        made = plan.plan(found, slots=slots, longest_seconds=self._settings.longest_shard_seconds)
-        event = Planned(at=self._clock(), build_id=build_id, shards=made.shards, covered=made.covered, link_only=made.link_only)
-        await self._apply(event)
+        """Split a prepared build. Whatever is wrong is that build's problem; a store that is away for a moment is asked again."""
+        spec = self._machine.build(build_id).spec
+        for attempt in range(_PLAN_ATTEMPTS):
+            workers = list(self._workers.values())
+            made = await asyncio.to_thread(planning.split, self._blobs, inventory, spec, workers, self._settings.longest_shard_seconds)
+            if isinstance(made, Plan):
+                planned = Planned(at=self._clock(), build_id=build_id, shards=made.shards, covered=made.covered, link_only=made.link_only)
+                return await self._apply(planned)
+            if made.code is Code.BLOB_LOST or not made.handling.retry or attempt == _PLAN_ATTEMPTS - 1:
+                return await self._apply(NotPlanned(at=self._clock(), build_id=build_id, problem=made))
+            log.warning("build %s can't be planned yet: %s", build_id, made)
+            await asyncio.sleep(_PLAN_RETRY_SECONDS)
+        return None
 
     def _launches(self, now: float) -> list[tuple[Launched, Attempt]]:
         ready = {(build.build_id, step.key): (build, step) for build, step in self._machine.ready()}
@@ -249,7 +258,7 @@ class Farm:
                 place = self._machine.running().get(attempt_id)
                 if place is not None and self._progress.get(attempt_id) != progress:
                     self._progress[attempt_id] = progress
-                    await self._announce(place[0].build_id)
+                    await self._changes.announce(place[0].build_id)
             case AttemptLog(attempt_id=attempt_id, data=data):
                 self._heard[attempt_id] = time.monotonic()
                 place = self._machine.running().get(attempt_id)
@@ -293,15 +302,21 @@ class Farm:
 
     async def submit(self, spec: RequestSpec, *, tenant: str, request_id: str, clean: bool) -> tuple[BuildView, ...]:
         fingerprint = digests.of_bytes(f"{digests.of_value(spec)} {clean}".encode())
-        if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
+        async with self._turn:  # an answer that is being committed is none yet
+            known = self._machine.answered(tenant, request_id, fingerprint) if request_id else None
+        if known is not None:
             return tuple([await self.build(tenant, build_id) for build_id in known])
         await self._first_worker()
         await asyncio.to_thread(admission.check, spec, self._blobs, list(self._workers.values()))
         if not clean:
             await self._check_answers(tenant, expand(spec, domain=tenant))
+        answer = await asyncio.shield(self._spawn(self._submit_in_turn(spec, tenant, request_id, fingerprint, clean)))
+        return tuple([await self.build(tenant, build_id) for build_id in answer])
+
+    async def _submit_in_turn(self, spec: RequestSpec, tenant: str, request_id: str, fingerprint: str, clean: bool) -> tuple[str, ...]:
         async with self._turn:
             if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
-                return tuple([await self.build(tenant, build_id) for build_id in known])
+                return known
             now = self._clock()
             answer: list[str] = []
             new: list[NewBuild] = []
@@ -315,7 +330,7 @@ class Farm:
                 at=now, tenant=tenant, request_id=request_id, fingerprint=fingerprint, answered=tuple(answer), builds=tuple(new)
             )
             await self._apply_locked([event])
-        return tuple([await self.build(tenant, build_id) for build_id in answer])
+        return tuple(answer)
 
     async def _check_answers(self, tenant: str, specs: Iterable[BuildSpec]) -> None:
         """A finished build answers only while the store still has its images."""
@@ -384,15 +399,14 @@ class Farm:
         seen = token
         while True:
             build = self._find(tenant, build_id)
-            current = f"{self._epoch}-{self._versions.get(build_id, 0)}"
+            current = self._changes.token(build_id)
+            over = not build.live  # of the state that is told: the build may end while the reader holds it
             if current != seen:
                 seen = current
                 yield current, views.build_view(build, self._progress, list(self._workers.values()))
-            if not build.live:
+            if over:
                 return
-            async with self._changed:
-                while f"{self._epoch}-{self._versions.get(build_id, 0)}" == seen:
-                    await self._changed.wait()
+            await self._changes.after(build_id, seen)
 
     async def logs(self, tenant: str, build_id: str, step: str, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
         build = self._find(tenant, build_id)

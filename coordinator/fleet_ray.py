@@ -127,6 +127,9 @@ class RayFleet:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             if not isinstance(error, _OF_THE_PROCESS):
                 await self.doubt(worker_id, reason)
+        except Exception as error:  # whatever it is, the attempt has to end: nobody else follows it
+            log.exception("following %s", attempt_id)
+            reason = f"{type(error).__name__}: {error}"
         finally:
             self._streams.pop(attempt_id, None)
         problem = Problem(code=Code.WORKER_LOST, message=f"the worker was lost: {reason}")
@@ -137,9 +140,10 @@ class RayFleet:
         while True:
             try:
                 nodes = await asyncio.to_thread(ray.nodes)
-            except (ray.exceptions.RayError, ConnectionError) as error:
-                log.warning("cannot list the nodes: %s", error)
-                nodes = []
+            except Exception:  # not to know is no reason to give up every worker; the next look may succeed
+                log.exception("cannot list the nodes")
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
             alive = {node["NodeID"] for node in nodes if node["Alive"] and node["Resources"].get(SLOT)}
             self._alive = alive
             for worker_id in [known for known in self._known if known not in alive]:
@@ -158,16 +162,16 @@ class RayFleet:
             asked = remote.remote()
             try:
                 data = await asyncio.wait_for(asked, _PROBE_SECONDS)
+                info = from_message(WorkerInfo, pb.WorkerFacts.FromString(data), worker_id=worker_id)
                 break
             except TimeoutError:
                 log.error("node %s has not said for %.0f s what it offers; it gets no work until it does", worker_id, _PROBE_SECONDS)
                 ray.cancel(asked)
-            except ray.exceptions.RayError as error:
+            except Exception as error:  # a node of another version, a broken installation: it may be mended while we ask
                 log.error("node %s does not say what it offers: %s", worker_id, error)
                 await asyncio.sleep(_POLL_SECONDS)
             if worker_id not in self._alive:
                 return
-        info = from_message(WorkerInfo, pb.WorkerFacts.FromString(data), worker_id=worker_id)
         self._known[worker_id] = info.name
         await self._events.put(WorkerJoined(worker=info))
 

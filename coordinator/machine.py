@@ -6,14 +6,28 @@ invariants can be checked after every event.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, assert_never, cast
 
-from coordinator.events import BlobsLost, Cancelled, Event, Failed, Launched, Planned, Retried, Reused, Started, Submitted, Succeeded
+from coordinator.events import (
+    BlobsLost,
+    Cancelled,
+    Event,
+    Failed,
+    Launched,
+    NotPlanned,
+    Planned,
+    Retried,
+    Reused,
+    Started,
+    Submitted,
+    Succeeded,
+)
+from coordinator.memory import Memory, strings
 from coordinator.state import Build, BuildState, Step, StepState, Try, add_shards, new_build, task_of
 from kernel import digest as digests
-from kernel.codec import tagged, to_plain
+from kernel.codec import tagged
 from kernel.errors import Code, FarmError, Problem
 from kernel.spec import BuildSpec
 from kernel.steps import PrepareResult, Result, StepKind
@@ -21,7 +35,7 @@ from kernel.steps import PrepareResult, Result, StepKind
 # A flaky node may lose an attempt; the same step failing on three workers is no flake.
 MAX_FAILURES = 3
 MAX_LOSSES = 5
-_REMEMBERED = 10_000
+_ORDER = {kind: index for index, kind in enumerate(StepKind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +67,16 @@ class Stale(Exception):
     """An event of an attempt that is not current (late, twice, unknown), or that does not fit the state. Nothing was changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    result: Result
-    at: float
-
-
 class Machine:
     """All builds, and what is known about finished work."""
 
     def __init__(self, *, source_ttl_seconds: float) -> None:
         self.builds: dict[str, Build] = {}
+        # Those of them that are not finished: what is looked at for each event must not grow with history.
+        self._live: dict[str, Build] = {}
         self._ttl = source_ttl_seconds
         self._requests: dict[tuple[str, str], Submitted] = {}
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known = Memory()
         self._attempts: dict[str, tuple[str, str]] = {}
         self._by_spec: dict[tuple[str, str], list[str]] = {}
 
@@ -77,6 +87,8 @@ class Machine:
                 return self._submitted(event)
             case Planned():
                 return self._planned(event)
+            case NotPlanned():
+                return self._not_planned(event)
             case Launched():
                 return self._launched(event)
             case Succeeded():
@@ -128,21 +140,19 @@ class Machine:
 
     def ready(self) -> list[tuple[Build, Step]]:
         """Steps that could be launched now: ready, and their work is not being done for another build. One for each work."""
-        running = {step.work for build in self.builds.values() for step in build.steps.values() if step.state is StepState.RUNNING}
+        running = {step.work for _, step in self.running().values()}
         found: dict[str, tuple[Build, Step]] = {}
-        for build in self.builds.values():
-            if build.live:
-                for step in build.steps.values():
-                    if step.state is StepState.READY and step.work not in running:
-                        found.setdefault(step.work, (build, step))
+        for build in self._live.values():
+            for step in build.steps.values():
+                if step.state is StepState.READY and step.work not in running:
+                    found.setdefault(step.work, (build, step))
         return list(found.values())
 
     def reusable(self, now: float) -> list[tuple[str, str]]:
         """Ready steps (build, step) whose work is done already."""
         return [
             (build.build_id, step.key)
-            for build in self.builds.values()
-            if build.live
+            for build in self._live.values()
             for step in build.steps.values()
             if step.state is StepState.READY and self._fresh(build, step, now)
         ]
@@ -160,19 +170,31 @@ class Machine:
             self._requests[event.tenant, event.request_id] = event
         for new in event.builds:
             build = new_build(new.build_id, new.spec, new.salt, event.tenant, event.at)
-            self.builds[new.build_id] = build
+            self.builds[new.build_id] = self._live[new.build_id] = build
             self._by_spec.setdefault((event.tenant, digests.of_value(new.spec)), []).append(new.build_id)
             self._advance(build, event.at)
         return tuple(Announce(build_id=new.build_id) for new in event.builds)
 
+    def _unplanned(self, build_id: str) -> Build:
+        build = self.builds.get(build_id)
+        if build is None or not build.live or build.planned or build.steps["prepare"].state is not StepState.SUCCEEDED:
+            raise Stale(f"{build_id} is not waiting for a plan")
+        return build
+
     def _planned(self, event: Planned) -> tuple[Instruction, ...]:
-        build = self.builds.get(event.build_id)
-        if build is None or not build.live or build.shards or build.steps["prepare"].state is not StepState.SUCCEEDED:
-            raise Stale(f"{event.build_id} is not waiting for a plan")
-        build.shards, build.covered, build.link_only = event.shards, event.covered, event.link_only
+        build = self._unplanned(event.build_id)
+        build.planned, build.shards, build.covered, build.link_only = True, event.shards, event.covered, event.link_only
         add_shards(build)
         self._advance(build, event.at)
         return (Announce(build_id=build.build_id),)
+
+    def _not_planned(self, event: NotPlanned) -> tuple[Instruction, ...]:
+        build = self._unplanned(event.build_id)
+        problem = event.problem
+        if problem.code is Code.BLOB_LOST and problem.where and (again := self._forget(build, problem.where, event.at)) is not None:
+            return again
+        build.problem = problem
+        return self._end(build, BuildState.FAILED, event.at)
 
     def _launched(self, event: Launched) -> tuple[Instruction, ...]:
         build = self.builds.get(event.build_id)
@@ -197,36 +219,62 @@ class Machine:
         build, step, attempt = self._current(event.attempt_id)
         del self._attempts[event.attempt_id]
         attempt.ended_at, attempt.usage = event.at, event.usage
-        self._known[step.work] = _Known(event.result, event.at)
-        self._known.move_to_end(step.work)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        self._known.learn(step.work, event.result, event.at)
         return self._finish_step(build, step, event.result, event.at, reused=False)
 
     def _reused(self, event: Reused) -> tuple[Instruction, ...]:
         build = self.builds.get(event.build_id)
         step = build.steps.get(event.step) if build else None
-        if build is None or step is None or step.state is not StepState.READY or step.work not in self._known:
+        if build is None or step is None or step.state is not StepState.READY or (known := self._known.get(step.work)) is None:
             raise Stale(f"{event.build_id}/{event.step} can't be answered from what is known")
         build.state = BuildState.RUNNING
-        known = self._known[step.work]
         return self._finish_step(build, step, known.result, known.at if step.kind is StepKind.SOURCE else event.at, reused=True)
 
     def _finish_step(self, build: Build, step: Step, result: Result, at: float, *, reused: bool) -> tuple[Instruction, ...]:
-        step.state, step.result, step.reused, step.ended_at = StepState.SUCCEEDED, result, reused, at
-        done: list[Instruction] = [Announce(build_id=build.build_id)]
-        if step.kind is StepKind.PREPARE and not build.shards:
-            done.append(MakePlan(build_id=build.build_id, inventory=cast(PrepareResult, result).inventory))
+        done: list[Instruction] = []
+        if step.previous is not None and step.previous != result:
+            done += self._redo_after(build, step, at)
+        step.state, step.result, step.reused, step.ended_at, step.previous = StepState.SUCCEEDED, result, reused, at, None
+        done.append(Announce(build_id=build.build_id))
+        if step.kind is StepKind.PREPARE and not build.planned:
+            done.append(_make_plan(build))
         if step.kind is StepKind.PACKAGE:
             build.state, build.ended_at = BuildState.SUCCEEDED, at
+            del self._live[build.build_id]
         self._advance(build, at)
         return tuple(done)
+
+    def _redo_after(self, build: Build, step: Step, at: float) -> list[Instruction]:
+        """A step that was done again made something else (a mutable source has moved on): nothing made from the old may stay."""
+        aborts: list[Instruction] = []
+        for other in build.steps.values():
+            if _ORDER[other.kind] > _ORDER[step.kind]:
+                aborts += self._withdraw(other, at)
+                other.result = other.previous = None
+        if _ORDER[step.kind] < _ORDER[StepKind.COMPILE]:
+            build.planned, build.shards, build.covered, build.link_only = False, (), 0, 0
+            add_shards(build)
+        return aborts
+
+    def _withdraw(self, step: Step, at: float) -> list[Instruction]:
+        """Back to waiting; what runs for it is ended."""
+        aborts: list[Instruction] = []
+        if step.state is StepState.RUNNING and not step.tries[-1].ended_at:
+            step.tries[-1].ended_at = at
+            del self._attempts[step.tries[-1].attempt_id]
+            aborts.append(Abort(attempt_id=step.tries[-1].attempt_id))
+        step.state, step.work, step.task = StepState.WAITING, "", None
+        return aborts
 
     def _failed(self, event: Failed) -> tuple[Instruction, ...]:
         build, step, attempt = self._current(event.attempt_id)
         del self._attempts[event.attempt_id]
         attempt.ended_at, attempt.usage, attempt.problem = event.at, event.usage, event.problem
         problem = event.problem
+        if problem.code is Code.CANCELLED:
+            # Of an attempt that nobody here has cancelled: the worker thought that we had gone.
+            problem = replace(problem, code=Code.WORKER_LOST, message="the worker gave the attempt up: it did not hear from us")
+            attempt.problem = problem
         if problem.code is Code.BLOB_LOST and problem.where and (again := self._forget(build, problem.where, event.at)) is not None:
             return again
         losses = sum(1 for each in step.tries if each.problem and each.problem.code is Code.WORKER_LOST)
@@ -240,40 +288,28 @@ class Machine:
 
     def _forget(self, build: Build, lost: str, at: float) -> tuple[Instruction, ...] | None:
         """A blob is gone: do the steps of this build again that made it. Bounded; None when that is no help."""
-        self._unlearn({lost})
-        again = [step for step in build.steps.values() if step.result is not None and lost in _strings(step.result)]
-        total = sum(1 for step in build.steps.values() for each in step.tries if each.problem and each.problem.code is Code.BLOB_LOST)
-        if not again or total > MAX_FAILURES:
+        self._known.unlearn({lost})
+        again = [step for step in build.steps.values() if step.result is not None and lost in strings(step.result)]
+        build.blobs_lost += 1
+        if not again or build.blobs_lost > MAX_FAILURES:
             return None
-        for step in again:
-            step.result, step.state = None, StepState.WAITING
         aborts: list[Instruction] = []
+        for step in again:
+            step.previous, step.result = step.result, None
+            aborts += self._withdraw(step, at)
         for step in build.steps.values():
-            running = step.state is StepState.RUNNING
-            if running and step.tries[-1].ended_at:
-                step.state = StepState.WAITING  # the one that missed the blob
-            elif step.state in (StepState.READY, StepState.RUNNING) and task_of(build, step) is None:
-                step.state = StepState.WAITING
-                if running:
-                    step.tries[-1].ended_at = at
-                    del self._attempts[step.tries[-1].attempt_id]
-                    aborts.append(Abort(attempt_id=step.tries[-1].attempt_id))
-            if step.state is StepState.WAITING:
-                step.work, step.task = "", None
+            missed_it = step.state is StepState.RUNNING and step.tries[-1].ended_at > 0
+            if missed_it or (step.state in (StepState.READY, StepState.RUNNING) and task_of(build, step) is None):
+                aborts += self._withdraw(step, at)
         self._advance(build, at)
         return (*aborts, Announce(build_id=build.build_id))
-
-    def _unlearn(self, lost: set[str]) -> None:
-        """Forget every result that names a blob that is gone."""
-        for work in [work for work, known in self._known.items() if lost & _strings(known.result)]:
-            del self._known[work]
 
     def _blobs_lost(self, event: BlobsLost) -> tuple[Instruction, ...]:
         build = self.builds.get(event.build_id)
         if build is None or build.state is not BuildState.SUCCEEDED or build.damaged:
             raise Stale(f"{event.build_id} is not whole")
         build.damaged = True
-        self._unlearn(set(event.digests))
+        self._known.unlearn(set(event.digests))
         return ()
 
     def _cancelled(self, event: Cancelled) -> tuple[Instruction, ...]:
@@ -286,29 +322,23 @@ class Machine:
         build = self.builds.get(event.build_id)
         if build is None or build.state not in (BuildState.FAILED, BuildState.CANCELLED):
             raise Stale(f"{event.build_id} has not failed")
-        build.state, build.problem, build.ended_at = BuildState.QUEUED, None, 0.0
+        build.state, build.problem, build.ended_at, build.blobs_lost = BuildState.QUEUED, None, 0.0, 0
+        self._live[build.build_id] = build
         for step in build.steps.values():
             if step.state in (StepState.FAILED, StepState.CANCELLED):
                 step.state, step.tries, step.ended_at = StepState.WAITING, [], 0.0
         self._advance(build, event.at)
-        prepared = build.steps["prepare"].result
-        if prepared is not None and not build.shards:
-            return (
-                Announce(build_id=build.build_id),
-                MakePlan(build_id=build.build_id, inventory=cast(PrepareResult, prepared).inventory),
-            )
-        return (Announce(build_id=build.build_id),)
+        return (Announce(build_id=build.build_id), *self._plans_to_make([build]))
 
     def _started(self, event: Started) -> tuple[Instruction, ...]:
         done: list[Instruction] = []
         for attempt_id in list(self._attempts):
             problem = Problem(code=Code.WORKER_LOST, message="the coordinator was started again")
             done += self._lost(attempt_id, problem, event.at)
-        for build in self.builds.values():
-            prepared = build.steps["prepare"].result
-            if build.live and prepared is not None and not build.shards:
-                done.append(MakePlan(build_id=build.build_id, inventory=cast(PrepareResult, prepared).inventory))
-        return tuple(done)
+        return (*done, *self._plans_to_make(self._live.values()))
+
+    def _plans_to_make(self, builds: Iterable[Build]) -> list[Instruction]:
+        return [_make_plan(build) for build in builds if build.steps["prepare"].result is not None and not build.planned]
 
     def _lost(self, attempt_id: str, problem: Problem, at: float) -> tuple[Instruction, ...]:
         """Our own restart is nobody's failure: it doesn't count against the step."""
@@ -343,6 +373,7 @@ class Machine:
             if step.state in (StepState.RUNNING, StepState.READY, StepState.WAITING):
                 step.state, step.ended_at = StepState.CANCELLED, at
         build.state, build.ended_at = state, at
+        del self._live[build.build_id]
         return (*aborts, Announce(build_id=build.build_id))
 
     def _fresh(self, build: Build, step: Step, now: float) -> bool:
@@ -363,9 +394,14 @@ class Machine:
             succeeded = all(step.state is StepState.SUCCEEDED for step in build.steps.values())
             assert (build.state is BuildState.SUCCEEDED) <= succeeded, story
             assert (build.state is BuildState.FAILED) == (build.problem is not None), story
+            assert build.live == (build.build_id in self._live), story
         works = [step.work for build in self.builds.values() for step in build.steps.values() if step.state is StepState.RUNNING]
         assert len(works) == len(set(works)), "the same work is done twice"
         assert all(self.builds[build_id].steps[key].state is StepState.RUNNING for build_id, key in self._attempts.values())
+
+
+def _make_plan(build: Build) -> MakePlan:
+    return MakePlan(build_id=build.build_id, inventory=cast(PrepareResult, build.steps["prepare"].result).inventory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,18 +413,3 @@ class _Work:
 
     def plain(self) -> dict[str, Any]:
         return {"task": self.task, "salt": self.salt}
-
-
-def _strings(result: Result) -> set[str]:
-    """Every string in a result."""
-    found: set[str] = set()
-    queue: list[Any] = [to_plain(result)]
-    while queue:
-        item = queue.pop()
-        if isinstance(item, str):
-            found.add(item)
-        elif isinstance(item, dict):
-            queue += item.values()
-        elif isinstance(item, list):
-            queue += item
-    return found

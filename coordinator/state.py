@@ -64,7 +64,8 @@ class Try:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """One step of a build. `work` is the digest of its task, once the task is known."""
+    """One step of a build. `work` is the digest of its task, once the task is known; `previous` what it made before a blob of that
+    was lost, until it has been made again."""
 
     key: str
     kind: StepKind
@@ -74,6 +75,7 @@ class Step:
     task: Task | None = None
     tries: list[Try] = field(default_factory=list)
     result: Result | None = None
+    previous: Result | None = None
     reused: bool = False
     ready_at: float = 0.0
     ended_at: float = 0.0
@@ -86,7 +88,8 @@ class Step:
 
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """One build, with its steps in order. `problem` says why it failed; `damaged`: finished, but blobs of its images are gone."""
+    """One build, with its steps in order. `problem` says why it failed; `damaged`: finished, but blobs of its images are gone;
+    `blobs_lost`: how often steps were done again because the store had lost what they made."""
 
     build_id: str
     spec: BuildSpec
@@ -95,12 +98,14 @@ class Build:
     submitted_at: float
     steps: dict[str, Step]
     state: BuildState = BuildState.QUEUED
+    planned: bool = False
     shards: tuple[Shard, ...] = ()
     covered: int = 0
     link_only: int = 0
     problem: Problem | None = None
     ended_at: float = 0.0
     damaged: bool = False
+    blobs_lost: int = 0
 
     @property
     def live(self) -> bool:
@@ -151,7 +156,7 @@ def task_of(build: Build, step: Step) -> Task | None:
         return None
     if step.kind is StepKind.PREPARE:
         return PrepareTask(tree=tree, arch=spec.arch, toolchain=spec.toolchain, config=configured.config, domain=spec.domain)
-    if prepared is None or not build.shards:
+    if prepared is None or not build.planned:
         return None
     if step.kind is StepKind.COMPILE:
         shard = build.shards[step.index]

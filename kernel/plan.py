@@ -88,7 +88,7 @@ def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) ->
     target = min(longest_seconds, max(_SHORTEST_SECONDS, wanted))
     tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), frozenset(inventory.detached))
     pieces = tree.pieces("", target / 3)
-    shards = _pack(pieces, max(1, round(total / target)) if units else 0)
+    shards = _pack(pieces, min(len(pieces), max(1, round(total / target))))
     return Plan(shards=shards, covered=len(units), link_only=len(inventory.units) - len(units))
 
 
