@@ -87,7 +87,7 @@ def compare(config: str, home: Path, stack: ExitStack) -> Comparison:
     files = home / "files"
     files.mkdir()
     layout.extract(one.image, "linux/amd64", files)
-    source = one.record["inputs"]["source"]["tree"]
+    source = one.record["inputs"]["tree"]
     tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
     plain = stack.enter_context(
         plain_make(

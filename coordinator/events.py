@@ -15,6 +15,7 @@ from kernel.steps import (
     ConfigureResult,
     LinkResult,
     PackageResult,
+    PatchResult,
     PrepareResult,
     SourceResult,
     Usage,
@@ -79,7 +80,7 @@ class Launched:
 class Succeeded:
     at: float
     attempt_id: str
-    result: SourceResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
+    result: SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
     usage: Usage
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import cast
 
@@ -18,6 +18,8 @@ from kernel.steps import (
     LinkTask,
     PackageResult,
     PackageTask,
+    PatchResult,
+    PatchTask,
     PrepareResult,
     PrepareTask,
     Result,
@@ -25,6 +27,7 @@ from kernel.steps import (
     SourceTask,
     StepKind,
     Task,
+    Tree,
     Usage,
 )
 
@@ -114,7 +117,8 @@ class Build:
 
 def new_build(build_id: str, spec: BuildSpec, salt: str, tenant: str, at: float) -> Build:
     """A build with the steps that are known before it is planned."""
-    steps = {kind.value: Step(key=kind.value, kind=kind) for kind in StepKind if kind is not StepKind.COMPILE}
+    kinds = [kind for kind in StepKind if kind is not StepKind.COMPILE and (spec.patches or kind is not StepKind.PATCH)]
+    steps = {kind.value: Step(key=kind.value, kind=kind) for kind in kinds}
     return Build(build_id=build_id, spec=spec, salt=salt, tenant=tenant, submitted_at=at, steps=steps)
 
 
@@ -136,13 +140,17 @@ def task_of(build: Build, step: Step) -> Task | None:
     """The task of a step, once everything it is made from is finished."""
     spec = build.spec
     if step.kind is StepKind.SOURCE:
-        return SourceTask(source=spec.source, patches=spec.patches)
+        return SourceTask(source=spec.source)
     source = cast(SourceResult | None, build.steps["source"].result)
     configured = cast(ConfigureResult | None, build.steps["configure"].result)
     prepared = cast(PrepareResult | None, build.steps["prepare"].result)
     if source is None:
         return None
-    tree = source.tree
+    if step.kind is StepKind.PATCH:
+        return PatchTask(tree=source.tree, patches=spec.patches)
+    tree = final_tree(build)
+    if tree is None:
+        return None
     if step.kind is StepKind.CONFIGURE:
         return ConfigureTask(
             tree=tree,
@@ -197,9 +205,19 @@ def task_of(build: Build, step: Step) -> Task | None:
         linked=linked.layer,
         release=prepared.release,
         outputs=spec.outputs,
-        facts=source.facts,
+        facts=replace(source.facts, patches=spec.patches),
         compiler=prepared.compiler,
     )
+
+
+def final_tree(build: Build) -> Tree | None:
+    """The tree that is built: as fetched, or patched where the request has patches."""
+    patch = build.steps.get("patch")
+    if patch is not None:
+        patched = cast(PatchResult | None, patch.result)
+        return patched.tree if patched else None
+    source = cast(SourceResult | None, build.steps["source"].result)
+    return source.tree if source else None
 
 
 def packaged(build: Build) -> PackageResult | None:

@@ -9,7 +9,7 @@ from coordinator import scheduler
 from coordinator.api import BuildView, StepView
 from coordinator.fleet import WorkerInfo
 from coordinator.scheduler import ReadyStep
-from coordinator.state import Build, Step, StepState, packaged
+from coordinator.state import Build, Step, StepState, final_tree, packaged
 from kernel import result
 from kernel.steps import CompileResult, CompileTask, ConfigureResult, LinkResult, PrepareResult, Progress, SourceResult, Usage
 
@@ -86,6 +86,7 @@ def result_record(build: Build) -> dict[str, Any]:
         spec=build.spec,
         steps=[_step_record(step) for step in build.steps.values()],
         source=cast(SourceResult | None, build.steps["source"].result),
+        tree=final_tree(build),
         config=configured.config if configured else "",
         prepared=cast(PrepareResult | None, build.steps["prepare"].result),
         packaged=packaged(build),

@@ -10,7 +10,7 @@ from kernel import make
 from kernel.codec import to_plain
 from kernel.errors import Problem
 from kernel.spec import BuildSpec
-from kernel.steps import PackageResult, PrepareResult, SourceResult, Usage
+from kernel.steps import PackageResult, PrepareResult, SourceResult, Tree, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,7 @@ def record(
     spec: BuildSpec,
     steps: Sequence[StepRecord],
     source: SourceResult | None,
+    tree: Tree | None,
     config: str,
     prepared: PrepareResult | None,
     packaged: PackageResult | None,
@@ -46,7 +47,7 @@ def record(
     return {
         "build": build_id,
         "state": state,
-        "inputs": {"spec": to_plain(spec), "source": to_plain(source), "config": config},
+        "inputs": {"spec": to_plain(spec), "source": to_plain(source), "tree": to_plain(tree), "config": config},
         "toolchain": {"name": spec.toolchain, "compiler": prepared.compiler if prepared else ""},
         "release": prepared.release if prepared else "",
         "steps": [to_plain(step) for step in steps],

@@ -16,6 +16,7 @@ class StepKind(StrEnum):
     """The kinds of step, in the order a build goes through them."""
 
     SOURCE = "source"
+    PATCH = "patch"
     CONFIGURE = "configure"
     PREPARE = "prepare"
     COMPILE = "compile"
@@ -34,7 +35,7 @@ class Tree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFacts:
-    """Where the tree came from, for kernel-source-info and provenance."""
+    """Where the tree came from, for kernel-source-info and provenance; `patches` are filled in for the package step."""
 
     url: str
     resolved: str
@@ -61,16 +62,28 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTask:
-    """Fetch, verify and patch a tree."""
+    """Fetch and verify a tree."""
 
     source: SourceSpec
-    patches: tuple[NamedBlob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceResult:
     tree: Tree
     facts: SourceFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchTask:
+    """Patches on top of a tree as it was fetched, in order. Builds without patches have no such step."""
+
+    tree: Tree
+    patches: tuple[NamedBlob, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchResult:
+    tree: Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,11 +218,12 @@ class PackageResult:
     images: tuple[Image, ...]
 
 
-Task = SourceTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask
-Result = SourceResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
+Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask
+Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
 
 TASKS: dict[StepKind, type[Task]] = {
     StepKind.SOURCE: SourceTask,
+    StepKind.PATCH: PatchTask,
     StepKind.CONFIGURE: ConfigureTask,
     StepKind.PREPARE: PrepareTask,
     StepKind.COMPILE: CompileTask,
@@ -218,6 +232,7 @@ TASKS: dict[StepKind, type[Task]] = {
 }
 RESULTS: dict[StepKind, type[Result]] = {
     StepKind.SOURCE: SourceResult,
+    StepKind.PATCH: PatchResult,
     StepKind.CONFIGURE: ConfigureResult,
     StepKind.PREPARE: PrepareResult,
     StepKind.COMPILE: CompileResult,

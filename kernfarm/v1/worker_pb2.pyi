@@ -56,12 +56,10 @@ class Usage(_message.Message):
     def __init__(self, wall_seconds: _Optional[float] = ..., cpu_user_seconds: _Optional[float] = ..., cpu_system_seconds: _Optional[float] = ..., peak_memory_bytes: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., cache_errors: _Optional[int] = ..., cache_saved_seconds: _Optional[float] = ..., bytes_fetched: _Optional[int] = ..., bytes_stored: _Optional[int] = ...) -> None: ...
 
 class SourceTask(_message.Message):
-    __slots__ = ("source", "patches")
+    __slots__ = ("source",)
     SOURCE_FIELD_NUMBER: _ClassVar[int]
-    PATCHES_FIELD_NUMBER: _ClassVar[int]
     source: _build_service_pb2.Source
-    patches: _containers.RepeatedCompositeFieldContainer[_build_service_pb2.NamedBlob]
-    def __init__(self, source: _Optional[_Union[_build_service_pb2.Source, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[_build_service_pb2.NamedBlob, _Mapping]]] = ...) -> None: ...
+    def __init__(self, source: _Optional[_Union[_build_service_pb2.Source, _Mapping]] = ...) -> None: ...
 
 class SourceResult(_message.Message):
     __slots__ = ("tree", "facts")
@@ -70,6 +68,20 @@ class SourceResult(_message.Message):
     tree: Tree
     facts: SourceFacts
     def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., facts: _Optional[_Union[SourceFacts, _Mapping]] = ...) -> None: ...
+
+class PatchTask(_message.Message):
+    __slots__ = ("tree", "patches")
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    tree: Tree
+    patches: _containers.RepeatedCompositeFieldContainer[_build_service_pb2.NamedBlob]
+    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[_build_service_pb2.NamedBlob, _Mapping]]] = ...) -> None: ...
+
+class PatchResult(_message.Message):
+    __slots__ = ("tree",)
+    TREE_FIELD_NUMBER: _ClassVar[int]
+    tree: Tree
+    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ...) -> None: ...
 
 class ConfigureTask(_message.Message):
     __slots__ = ("tree", "arch", "flavour", "toolchain", "config", "local_version")
@@ -216,7 +228,7 @@ class PackageResult(_message.Message):
     def __init__(self, artifacts: _Optional[_Iterable[_Union[_build_service_pb2.Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[_build_service_pb2.Image, _Mapping]]] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("attempt_id", "build_id", "domain", "jobs", "timeout_seconds", "memory_bytes", "heartbeat_seconds", "cpus", "source", "configure", "prepare", "compile", "link", "package")
+    __slots__ = ("attempt_id", "build_id", "domain", "jobs", "timeout_seconds", "memory_bytes", "heartbeat_seconds", "cpus", "source", "configure", "prepare", "compile", "link", "package", "patch")
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     BUILD_ID_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +243,7 @@ class Attempt(_message.Message):
     COMPILE_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
     attempt_id: str
     build_id: str
     domain: str
@@ -245,7 +258,8 @@ class Attempt(_message.Message):
     compile: CompileTask
     link: LinkTask
     package: PackageTask
-    def __init__(self, attempt_id: _Optional[str] = ..., build_id: _Optional[str] = ..., domain: _Optional[str] = ..., jobs: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., cpus: _Optional[float] = ..., source: _Optional[_Union[SourceTask, _Mapping]] = ..., configure: _Optional[_Union[ConfigureTask, _Mapping]] = ..., prepare: _Optional[_Union[PrepareTask, _Mapping]] = ..., compile: _Optional[_Union[CompileTask, _Mapping]] = ..., link: _Optional[_Union[LinkTask, _Mapping]] = ..., package: _Optional[_Union[PackageTask, _Mapping]] = ...) -> None: ...
+    patch: PatchTask
+    def __init__(self, attempt_id: _Optional[str] = ..., build_id: _Optional[str] = ..., domain: _Optional[str] = ..., jobs: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., cpus: _Optional[float] = ..., source: _Optional[_Union[SourceTask, _Mapping]] = ..., configure: _Optional[_Union[ConfigureTask, _Mapping]] = ..., prepare: _Optional[_Union[PrepareTask, _Mapping]] = ..., compile: _Optional[_Union[CompileTask, _Mapping]] = ..., link: _Optional[_Union[LinkTask, _Mapping]] = ..., package: _Optional[_Union[PackageTask, _Mapping]] = ..., patch: _Optional[_Union[PatchTask, _Mapping]] = ...) -> None: ...
 
 class AttemptEvent(_message.Message):
     __slots__ = ("heard", "log", "finished", "failed")
@@ -268,7 +282,7 @@ class Heard(_message.Message):
     def __init__(self, objects: _Optional[int] = ..., doing: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("usage", "source", "configure", "prepare", "compile", "link", "package")
+    __slots__ = ("usage", "source", "configure", "prepare", "compile", "link", "package", "patch")
     USAGE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
@@ -276,6 +290,7 @@ class Finished(_message.Message):
     COMPILE_FIELD_NUMBER: _ClassVar[int]
     LINK_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    PATCH_FIELD_NUMBER: _ClassVar[int]
     usage: Usage
     source: SourceResult
     configure: ConfigureResult
@@ -283,7 +298,8 @@ class Finished(_message.Message):
     compile: CompileResult
     link: LinkResult
     package: PackageResult
-    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., source: _Optional[_Union[SourceResult, _Mapping]] = ..., configure: _Optional[_Union[ConfigureResult, _Mapping]] = ..., prepare: _Optional[_Union[PrepareResult, _Mapping]] = ..., compile: _Optional[_Union[CompileResult, _Mapping]] = ..., link: _Optional[_Union[LinkResult, _Mapping]] = ..., package: _Optional[_Union[PackageResult, _Mapping]] = ...) -> None: ...
+    patch: PatchResult
+    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., source: _Optional[_Union[SourceResult, _Mapping]] = ..., configure: _Optional[_Union[ConfigureResult, _Mapping]] = ..., prepare: _Optional[_Union[PrepareResult, _Mapping]] = ..., compile: _Optional[_Union[CompileResult, _Mapping]] = ..., link: _Optional[_Union[LinkResult, _Mapping]] = ..., package: _Optional[_Union[PackageResult, _Mapping]] = ..., patch: _Optional[_Union[PatchResult, _Mapping]] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("usage", "problem")

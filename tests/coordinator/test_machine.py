@@ -29,13 +29,14 @@ from kernel import digest
 from kernel.codec import from_tagged, tagged
 from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Shard
-from kernel.spec import BuildSpec, ConfigSpec, SourceKind, SourceSpec
+from kernel.spec import BuildSpec, ConfigSpec, NamedBlob, SourceKind, SourceSpec
 from kernel.steps import (
     Artifact,
     CompileResult,
     ConfigureResult,
     LinkResult,
     PackageResult,
+    PatchResult,
     PrepareResult,
     Result,
     SourceFacts,
@@ -48,13 +49,13 @@ from kernel.steps import (
 TTL = 100.0
 
 
-def spec(ref: str = "6.1", patch: str = "") -> BuildSpec:
+def spec(ref: str = "6.1", patch: str = "", patches: tuple[str, ...] = ()) -> BuildSpec:
     return BuildSpec(
         source=SourceSpec(kind=SourceKind.DEBIAN, ref=ref),
         arch="x86_64",
         flavour="plain",
         config=ConfigSpec(base=patch or "tinyconfig"),
-        patches=(),
+        patches=tuple(NamedBlob(name=name, digest=blob(name)) for name in patches),
         toolchain="gcc-12",
         outputs=("kernel",),
         local_version="-x",
@@ -72,6 +73,8 @@ def result_of(kind: StepKind, work: str) -> Result:
         case StepKind.SOURCE:
             facts = SourceFacts(url="u", resolved="r", sha256="s")
             return SourceResult(tree=Tree(tarball=blob("tree"), version="6.1"), facts=facts)
+        case StepKind.PATCH:
+            return PatchResult(tree=Tree(tarball=blob("tree"), upper=blob(f"upper {work}"), version="6.1"))
         case StepKind.CONFIGURE:
             return ConfigureResult(config=blob(f"config {work}"))
         case StepKind.PREPARE:
@@ -182,6 +185,20 @@ def test_the_same_work_is_done_once_for_two_builds() -> None:
     assert driver.machine.build(one).steps["source"].state is StepState.SUCCEEDED
     assert driver.machine.build(two).steps["source"].reused
     assert driver.finish() == 12
+
+
+def test_builds_with_other_patches_share_the_fetch() -> None:
+    driver = Driver()
+    builds = [driver.submit(spec(patches=patches)) for patches in (("a.patch",), ("a.patch", "b.patch"), ())]
+    (fetch,) = driver.launch()
+    driver.succeed(fetch)
+    driver.finish()
+    one, two, plain = (driver.machine.build(build_id) for build_id in builds)
+    assert (one.steps["source"].reused, two.steps["source"].reused, plain.steps["source"].reused) == (False, True, True)
+    assert list(one.steps)[:3] == ["source", "patch", "configure"]
+    assert "patch" not in plain.steps
+    upper = {str(build.steps["configure"].task) for build in (one, two, plain)}
+    assert len(upper) == 3, "each is configured on its own tree"
 
 
 def test_an_unchanged_build_needs_no_attempt_and_a_clean_one_all() -> None:

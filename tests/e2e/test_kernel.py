@@ -86,7 +86,7 @@ async def _build(address: str, to: Path) -> BuildInfo:
 
 def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
     """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
-    source = built.record["inputs"]["source"]["tree"]  # type: ignore[index]
+    source = built.record["inputs"]["tree"]  # type: ignore[index]
     tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
     config = built.files / "kernel_config"
     blobs = f"file://{built.home}/farm/blobs"

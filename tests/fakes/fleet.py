@@ -24,6 +24,7 @@ from kernel.steps import (
     Image,
     LinkResult,
     PackageResult,
+    PatchResult,
     PrepareResult,
     Result,
     SourceFacts,
@@ -138,6 +139,8 @@ class Bench:
             case StepKind.SOURCE:
                 facts = SourceFacts(url="u", resolved="r", sha256="s")
                 return SourceResult(tree=Tree(tarball=blob(tree.encode()), version="6.1"), facts=facts)
+            case StepKind.PATCH:
+                return PatchResult(tree=Tree(tarball=blob(tree.encode()), upper=blob(b"upper"), version="6.1"))
             case StepKind.CONFIGURE:
                 return ConfigureResult(config=blob(b"config"))
             case StepKind.PREPARE:

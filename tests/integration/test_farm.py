@@ -106,7 +106,9 @@ async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm
 async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address) as client:
         tarball = fake_linux.tarball(tmp_path / "linux-fresh.tar", {"FRESH": f"{tmp_path}\n"})
-        drafts = [replace(draft, source=f"file:{tarball}", local_version=name) for name in ("-one", "-other")]
+        patch = tmp_path / "0001-new.patch"
+        patch.write_text("diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+hello\n")
+        drafts = [replace(draft, source=f"file:{tarball}", patches=patches) for patches in ((), (patch,))]
         ids = await asyncio.gather(*(submit(client, each) for each in drafts))
         builds = [await end(client, build_id) for build_id in ids]
         assert [build["problem"] for build in builds] == [None, None]

@@ -30,7 +30,7 @@ def test_specifications_survive_their_plain_form(spec: RequestSpec) -> None:
 
 @given(specs)
 def test_every_task_survives_inside_an_attempt(spec: RequestSpec) -> None:
-    task = TASKS[StepKind.SOURCE](source=spec.source, patches=spec.patches)  # type: ignore[call-arg]
+    task = TASKS[StepKind.SOURCE](source=spec.source)  # type: ignore[call-arg]
     attempt = Attempt(attempt_id="a", build_id="b", kind=StepKind.SOURCE, task=task, domain="d", jobs=2, timeout_seconds=3)
     assert from_plain(Attempt, json.loads(json.dumps(to_plain(attempt)))) == attempt
 

@@ -15,14 +15,14 @@ import pytest
 from bench.plain import context_of
 from kernel.errors import Code, FarmError
 from kernel.spec import NamedBlob, SourceKind, SourceSpec
-from kernel.steps import SourceResult, SourceTask, Tree
+from kernel.steps import PatchResult, PatchTask, SourceResult, SourceTask, Tree
 from kernfarm import process
 from kernfarm.settings import SourceSettings, WorkerSettings
 from tests.fakes import fake_linux
 from worker import trees
 from worker.node import Node
 from worker.sources import kernel_org
-from worker.steps import source
+from worker.steps import patch, source
 
 ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 VERSION = fake_linux.VERSION
@@ -33,10 +33,10 @@ def node(open_folder: Path) -> Node:
     return Node(WorkerSettings(state_dir=open_folder / "worker", blobs_url=f"file://{open_folder}/blobs", compile_cache=False))
 
 
-def run(node: Node, spec: SourceSpec, settings: SourceSettings | None = None, patches: tuple[NamedBlob, ...] = ()) -> SourceResult:
+def run(node: Node, spec: SourceSpec, settings: SourceSettings | None = None) -> SourceResult:
     with node.scratch("source") as scratch:
         context = context_of(node, scratch, Tree(tarball="", version=""), arch="x86_64", toolchain="gcc-12", jobs=1)
-        return source.run(replace(context, sources=settings or SourceSettings()), SourceTask(source=spec, patches=patches))
+        return source.run(replace(context, sources=settings or SourceSettings()), SourceTask(source=spec))
 
 
 def refused(node: Node, spec: SourceSpec, settings: SourceSettings | None = None) -> tuple[Code, str]:
@@ -285,9 +285,12 @@ def test_a_tarball_that_is_not_there_and_one_that_was_damaged(node: Node, tmp_pa
 # patches
 
 
-def patched(node: Node, tmp_path: Path, *texts: str) -> SourceResult:
+def patched(node: Node, tmp_path: Path, *texts: str) -> PatchResult:
     named = tuple(NamedBlob(name=f"{number:04}.patch", digest=node.blobs.put_bytes(text.encode())) for number, text in enumerate(texts, 1))
-    return run(node, upload(node, fake_linux.tarball(tmp_path / "linux.tar")), patches=named)
+    tree = run(node, upload(node, fake_linux.tarball(tmp_path / "linux.tar"))).tree
+    with node.scratch("patch") as scratch:
+        context = context_of(node, scratch, tree, arch="x86_64", toolchain="gcc-12", jobs=1)
+        return patch.run(context, PatchTask(tree=tree, patches=named))
 
 
 NEW = "diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+hello\n"

@@ -1,4 +1,4 @@
-"""The source step: fetch, verify and patch a tree."""
+"""The source step: fetch and verify a tree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from kernel.errors import Code, FarmError
 from kernel.spec import SourceKind, SourceSpec
 from kernel.steps import SourceFacts, SourceResult, SourceTask, Tree
-from worker import patches, trees
+from worker import trees
 from worker.context import Context
 from worker.sources import debian, git, kernel_org
 from worker.sources.fetched import Fetched
@@ -17,14 +17,13 @@ _FIELD = re.compile(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)\s*=[ \t]*(\S*)
 
 
 def run(context: Context, task: SourceTask) -> SourceResult:
-    """Raises FarmError: FETCH_FAILED, BAD_SOURCE, BAD_DIGEST, BAD_SIGNATURE, BAD_ARCHIVE, BAD_PATCH."""
+    """Raises FarmError: FETCH_FAILED, BAD_SOURCE, BAD_DIGEST, BAD_SIGNATURE, BAD_ARCHIVE."""
     fetched = _FETCH[task.source.kind](context, task.source)
     tree = Tree(tarball=fetched.tarball, version="")
     with context.checkout(tree) as source:
         version = kernel_version(source, str(task.source))
-        upper = patches.apply(context, source, task.patches) if task.patches else ""
-    facts = SourceFacts(url=fetched.url, resolved=fetched.resolved, sha256=fetched.sha256, signer=fetched.signer, patches=task.patches)
-    return SourceResult(tree=Tree(tarball=fetched.tarball, upper=upper, version=version), facts=facts)
+    facts = SourceFacts(url=fetched.url, resolved=fetched.resolved, sha256=fetched.sha256, signer=fetched.signer)
+    return SourceResult(tree=Tree(tarball=fetched.tarball, version=version), facts=facts)
 
 
 def kernel_version(source: trees.Checkout, name: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 from kernel.steps import Result, StepKind
 from worker.context import Context
-from worker.steps import compile, configure, link, package, prepare, source
+from worker.steps import compile, configure, link, package, patch, prepare, source
 
 STEPS: Mapping[StepKind, Callable[[Context, Any], Result]] = {
     StepKind.SOURCE: source.run,
+    StepKind.PATCH: patch.run,
     StepKind.CONFIGURE: configure.run,
     StepKind.PREPARE: prepare.run,
     StepKind.COMPILE: compile.run,
