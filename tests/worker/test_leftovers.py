@@ -26,7 +26,7 @@ def dig(folder: Path, levels: int) -> None:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
