@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
@@ -131,21 +132,27 @@ def _enter(name: str, path: str, parent: int, depth: int) -> _Level:
         raise FarmError(Code.BAD_ARCHIVE, "a folder that may not be read", where=path) from error
 
 
-def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
-    """A regular file below the folder of a descriptor, at most `limit` bytes, following no link on the way. Raises OSError."""
+def open_below(root: int, path: str) -> IO[bytes]:
+    """A regular file below the folder of a descriptor, following no link on the way. Raises OSError."""
     *parents, name = path.split("/")
     current = os.dup(root)
     try:
         for parent in parents:
-            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            deeper = os.open(parent, _FOLDER, dir_fd=current)
             os.close(current)
             current = deeper
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
     finally:
         os.close(current)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.ELOOP, "not a regular file", path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "not a regular file", path)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
+    """The content of a file that `open_below` finds, at most `limit` bytes. Raises OSError."""
+    with open_below(root, path) as file:
         return file.read(limit)
 
 
