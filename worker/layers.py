@@ -228,6 +228,15 @@ def read(folder: Path, path: str) -> bytes:
         os.close(root)
 
 
+def check_file(folder: Path, path: str) -> None:
+    """Raises OSError unless there is such a regular file in a folder that a sandbox wrote, with no link on the way."""
+    root = _open(folder)
+    try:
+        archive.open_below(root, path).close()
+    finally:
+        os.close(root)
+
+
 def overwrite(folder: Path, path: str, data: bytes) -> None:
     """Replace the content of a regular file in a folder that a sandbox wrote, following no link. Raises OSError."""
     *parents, name = path.split("/")
