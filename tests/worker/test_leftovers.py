@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kernel.errors import Code, FarmError
+from kernfarm import process
 from kernfarm.settings import WorkerSettings
 from worker import archive, leftovers
 from worker.node import Node
@@ -25,16 +27,23 @@ def dig(folder: Path, levels: int) -> None:
     os.close(current)
 
 
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """Gone afterwards even when the test fails: pytest's own removal would end in RecursionError, in every later session."""
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    dig(folder, 3000)
+    yield folder
+    process.run(("rm", "-rf", "--", str(folder)), env={"PATH": "/usr/bin:/bin"}, timeout_seconds=60)
+
+
 def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "deep"
-    folder.mkdir()
-    dig(folder, 3000)
-    archive.remove_tree(folder)
-    assert not folder.exists()
+def test_a_folder_of_any_depth_is_removed(deep: Path) -> None:
+    archive.remove_tree(deep)
+    assert not deep.exists()
 
 
 def test_a_link_in_place_of_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
@@ -57,16 +66,12 @@ def test_a_folder_that_cannot_be_removed_is_said(tmp_path: Path) -> None:
     assert "refusing to remove" in str(caught.value)
 
 
-def test_a_tree_too_deep_to_walk_is_refused_and_leaves_no_descriptor_open(tmp_path: Path) -> None:
-    folder = tmp_path / "deep"
-    folder.mkdir()
-    dig(folder, 3000)
+def test_a_tree_too_deep_to_walk_is_refused_and_leaves_no_descriptor_open(deep: Path) -> None:
     before = descriptors()
     with pytest.raises(FarmError) as caught:
-        archive.normalize(folder, 1)
+        archive.normalize(deep, 1)
     assert caught.value.problem.code is Code.BAD_ARCHIVE
     assert descriptors() == before
-    archive.remove_tree(folder)
 
 
 def test_a_walk_names_folders_after_what_is_in_them_and_follows_no_link(tmp_path: Path) -> None:
