@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from kernel.errors import Code, FarmError
+from kernfarm import process
 from kernfarm.process import Cancel
 from worker.cgroup import Limits
-from worker.sandbox import Bind, Job, Sandbox
+from worker.sandbox import HOST_PATH, Bind, Job, Sandbox
 
 SOURCE_EPOCH = 1_000_000_000
+# Kernel trees have about 15 levels. Each level that is walked holds a descriptor, of which a process often has 1024.
+DEEPEST = 100
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _MAX_BYTES = 16 << 30
 _SCRIPT = 'set -o pipefail; "${@:3}" < /build/archive | head -c "$1" | tar --extract --directory /build/to --strip-components "$2" '
 _TAR_FLAGS = "--no-same-owner --no-same-permissions --delay-directory-restore --warning=no-unknown-keyword --file -"
@@ -80,29 +84,75 @@ def give(path: Path, sandbox: Sandbox) -> None:
 
 
 def walk(folder: Path) -> Iterator[tuple[str, os.stat_result, int]]:
-    """Every entry below `folder` as (relative path, lstat, descriptor of its directory), directories after what is in them."""
-    for base, directories, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
-        prefix = os.path.relpath(base, folder)
-        for name in (*directories, *files):
-            info = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-            yield (name if prefix == "." else f"{prefix}/{name}"), info, descriptor
+    """Every entry below `folder` as (relative path, lstat, descriptor of its directory), directories after what is in them.
+
+    Needs a descriptor for each level, so the depth is bounded. Raises FarmError(BAD_ARCHIVE) for what is deeper, or closed to us.
+    """
+    levels = [_Level("", os.open(folder, _FOLDER))]
+    try:
+        while levels:
+            level = levels[-1]
+            if level.names:
+                name = level.names.pop()
+                path = level.prefix + name
+                info = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    levels.append(_enter(name, path, level.descriptor, len(levels)))
+                else:
+                    yield path, info, level.descriptor
+            else:
+                info = os.fstat(level.descriptor)
+                os.close(levels.pop().descriptor)
+                if levels:
+                    yield level.prefix[:-1], info, levels[-1].descriptor
+    finally:
+        for level in levels:
+            os.close(level.descriptor)
 
 
-def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
-    """A regular file below the folder of a descriptor, at most `limit` bytes, following no link on the way. Raises OSError."""
+class _Level:
+    """An open folder on the way down: what is before its entries' names, and those that are still to come."""
+
+    def __init__(self, prefix: str, descriptor: int) -> None:
+        self.prefix = prefix
+        self.descriptor = descriptor
+        try:
+            self.names = os.listdir(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _enter(name: str, path: str, parent: int, depth: int) -> _Level:
+    if depth > DEEPEST:
+        raise FarmError(Code.BAD_ARCHIVE, f"folders are more than {DEEPEST} levels deep", where=f"{path[:200]}...")
+    try:
+        return _Level(f"{path}/", os.open(name, _FOLDER, dir_fd=parent))
+    except PermissionError as error:
+        raise FarmError(Code.BAD_ARCHIVE, "a folder that may not be read", where=path) from error
+
+
+def open_below(root: int, path: str) -> IO[bytes]:
+    """A regular file below the folder of a descriptor, following no link on the way. Raises OSError."""
     *parents, name = path.split("/")
     current = os.dup(root)
     try:
         for parent in parents:
-            deeper = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+            deeper = os.open(parent, _FOLDER, dir_fd=current)
             os.close(current)
             current = deeper
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=current)
     finally:
         os.close(current)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.ELOOP, "not a regular file", path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "not a regular file", path)
+    return os.fdopen(descriptor, "rb")
+
+
+def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
+    """The content of a file that `open_below` finds, at most `limit` bytes. Raises OSError."""
+    with open_below(root, path) as file:
         return file.read(limit)
 
 
@@ -124,19 +174,29 @@ def normalize(folder: Path, seconds: int, *, owner: int | None = None) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder that a sandbox wrote; symbolic links are removed, not followed. None there is fine."""
-    if not shutil.rmtree.avoids_symlink_attacks:
-        raise FarmError(Code.INTERNAL, "this platform cannot remove folders safely", where=str(folder))
-    if folder.exists():
-        _make_searchable(folder)
-        shutil.rmtree(folder)
+    """Remove a folder that a sandbox wrote, however deep it is; symbolic links are removed, not followed. None there is fine.
 
-
-def _make_searchable(folder: Path) -> None:
-    """A hostile build may leave folders that nobody may enter; root may anyway, others have to open them first."""
-    if os.geteuid() == 0:
+    Raises FarmError: SANDBOX_FAILED when something of it can't be removed, TIMEOUT.
+    """
+    if not os.path.lexists(folder):
         return
-    for _, directories, _, descriptor in os.fwalk(folder, follow_symlinks=False):
-        for name in directories:
-            if not stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                os.chmod(name, 0o700, dir_fd=descriptor)
+    # Not shutil.rmtree: it calls itself for each level, and a build can make more levels than Python has frames.
+    removal = ("rm", "-rf", "--one-file-system", "--", str(folder))
+    done = _tool(removal)
+    if done.code != 0 and os.geteuid() != 0:
+        # A hostile build may leave folders that nobody may enter; root may anyway, others have to open them first. Folders only:
+        # files may be hard links of others. Its exit code says nothing new: what stayed closed fails the removal.
+        _tool(("find", str(folder), "-xdev", "-type", "d", "!", "-perm", "-700", "-execdir", "chmod", "u+rwx", "--", "{}", ";"))
+        done = _tool(removal)
+    if done.code != 0:
+        said = done.output.decode(errors="replace").strip()
+        raise FarmError(
+            Code.SANDBOX_FAILED,
+            f"cannot remove a folder (exit code {done.code}): {said[-500:]}",
+            where=str(folder),
+            hint="remove it on the worker by hand; look for mounts and for files that are immutable (lsattr)",
+        )
+
+
+def _tool(argv: tuple[str, ...]) -> process.Completed:
+    return process.run(argv, env={"PATH": HOST_PATH, "LC_ALL": "C"}, timeout_seconds=600)

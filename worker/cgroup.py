@@ -9,8 +9,10 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import signal
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from typing import Protocol
 log = logging.getLogger(__name__)
 
 ROOT = Path("/sys/fs/cgroup")
+_PARENT = "kernfarm"
+_JOB = re.compile(r"job-([1-9][0-9]*)-[0-9a-f]{32}")
 _PERIOD_US = 100_000
 _REMOVE_SECONDS = 5.0
 
@@ -61,15 +65,25 @@ class Manager(Protocol):
 
 
 def detect(root: Path = ROOT) -> Manager:
-    """What this machine allows us. Without usable control groups the answer says so, and a warning is logged: limits don't hold then."""
+    """What this machine allows us. Without usable control groups the answer says so, and a warning is logged: limits don't hold then.
+
+    Groups that workers left when they were killed are removed."""
     if (root / "cgroup.controllers").exists():
         parent = _own_v2(root)
         if parent is not None:
+            _sweep(parent)
             return Version2(parent)
     elif all(os.access(root / name, os.W_OK) for name in Version1.CONTROLLERS):
+        for name in Version1.CONTROLLERS:
+            _sweep(root / name / _PARENT)
         return Version1(root)
     log.warning("no usable control groups below %s: memory, CPU and process limits do not hold, CPU time is not counted", root)
     return Unlimited()
+
+
+def job_name() -> str:
+    """A name for a new group of this process; by its pid `detect` knows it for a leftover later."""
+    return f"job-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 class Version1:
@@ -77,7 +91,7 @@ class Version1:
 
     CONTROLLERS = ("memory", "cpu", "cpuacct", "pids")
 
-    def __init__(self, root: Path, parent: str = "kernfarm") -> None:
+    def __init__(self, root: Path, parent: str = _PARENT) -> None:
         self._root = root
         self._parent = parent
 
@@ -201,7 +215,7 @@ def _own_v2(root: Path, own: Path = Path("/proc/self/cgroup")) -> Path | None:
         # A login session's group holds programs that are not ours to move; the top may hold processes and children.
         homes.insert(0, root)
     for home in homes:
-        parent = home / "kernfarm"
+        parent = home / _PARENT
         try:
             parent.mkdir(exist_ok=True)
             available = (home / "cgroup.controllers").read_text().split()
@@ -228,6 +242,24 @@ def _enable(home: Path, controllers: str) -> None:
             with contextlib.suppress(ProcessLookupError):
                 (leaf / "cgroup.procs").write_text(pid)
         (home / "cgroup.subtree_control").write_text(controllers)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups of dead processes. A live one's may be about to be entered, so it stays even when it is empty.
+
+    The kernel refuses (EBUSY) to remove a group that holds a process, whatever its name says."""
+    if not parent.is_dir():
+        return
+    for folder in parent.iterdir():
+        name = _JOB.fullmatch(folder.name)
+        if name is None or Path(f"/proc/{name[1]}").exists():
+            continue
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue  # another worker was sooner
+        except OSError as error:
+            log.info("the control group %s of a dead worker stays: %s", folder, error)
 
 
 def _remove(folder: Path) -> None:

@@ -26,6 +26,7 @@ from worker import archive
 from worker.context import Context
 
 _LEVEL = 3
+_PIECE = 1 << 20
 # Ticks of 10 microseconds: exact enough in a tar header's decimal fraction, and a second holds more of them than a tree has files.
 _TICKS = 100_000
 
@@ -140,17 +141,25 @@ def merge(layer: Path, folder: Path, protected: Snapshot, *, name: str) -> None:
 
 def _keep_older(base: str, info: os.stat_result, source: int, target: int, where: str) -> None:
     there = os.stat(base, dir_fd=target, follow_symlinks=False)
-    if there.st_mode != info.st_mode or _content(base, source, info) != _content(base, target, there):
+    if there.st_mode != info.st_mode or not _same(base, source, target, link=stat.S_ISLNK(info.st_mode)):
         raise FarmError(Code.INTERNAL, "two shards made this file differently", where=where)
     if info.st_mtime_ns < there.st_mtime_ns:
         os.utime(base, ns=(info.st_mtime_ns, info.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 
 
-def _content(base: str, folder: int, info: os.stat_result) -> bytes:
-    if stat.S_ISLNK(info.st_mode):
-        return os.fsencode(os.readlink(base, dir_fd=folder))
-    with os.fdopen(os.open(base, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
-        return file.read()
+def _same(base: str, one: int, two: int, *, link: bool) -> bool:
+    """Whether two folders' entries of this name are alike; read piece by piece, since an object may be larger than the memory."""
+    if link:
+        return os.readlink(base, dir_fd=one) == os.readlink(base, dir_fd=two)
+    with archive.open_below(one, base) as first, archive.open_below(two, base) as second:
+        if os.fstat(first.fileno()).st_size != os.fstat(second.fileno()).st_size:
+            return False
+        while True:
+            piece = first.read(_PIECE)
+            if piece != second.read(_PIECE):
+                return False
+            if not piece:
+                return True
 
 
 def _exists(base: str, folder: int) -> bool:
@@ -215,6 +224,15 @@ def read(folder: Path, path: str) -> bytes:
     root = _open(folder)
     try:
         return archive.read_below(root, path)
+    finally:
+        os.close(root)
+
+
+def check_file(folder: Path, path: str) -> None:
+    """Raises OSError unless there is such a regular file in a folder that a sandbox wrote, with no link on the way."""
+    root = _open(folder)
+    try:
+        archive.open_below(root, path).close()
     finally:
         os.close(root)
 

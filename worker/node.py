@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from kernel.errors import Code, FarmError
 from kernfarm.blobs import BlobStore
 from kernfarm.settings import WorkerSettings
-from worker import archive, cgroup
+from worker import cgroup, leftovers
 from worker.ccache import CompileCache, find_binary
 from worker.sandbox import Bubblewrap, NullSandbox, Sandbox
 from worker.toolchain import newest_header
@@ -38,27 +37,10 @@ class Node:
 
     @contextlib.contextmanager
     def scratch(self, attempt_id: str) -> Iterator[Path]:
-        """A folder for one attempt, gone afterwards. Folders whose process died are recognised by their lock and removed."""
-        self._sweep()
-        folder = self._scratch / "".join(letter if letter.isalnum() else "-" for letter in attempt_id)
-        lock_path = folder.with_suffix(".lock")
-        with lock_path.open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                archive.remove_tree(folder)
-                folder.mkdir()
-                folder.chmod(0o755)
-                yield folder
-            finally:
-                archive.remove_tree(folder)
-                lock_path.unlink(missing_ok=True)
-
-    def _sweep(self) -> None:
-        for lock_path in self._scratch.glob("*.lock"):
-            with contextlib.suppress(FileNotFoundError, BlockingIOError), lock_path.open("r+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                archive.remove_tree(lock_path.with_suffix(""))
-                lock_path.unlink(missing_ok=True)
+        """A folder for one attempt, gone afterwards. What dead processes left is removed first, as far as that is possible."""
+        leftovers.sweep(self._scratch)
+        with leftovers.own(self._scratch / "".join(letter if letter.isalnum() else "-" for letter in attempt_id)) as folder:
+            yield folder
 
 
 def _sandbox(settings: WorkerSettings, cgroups: cgroup.Manager) -> Sandbox:

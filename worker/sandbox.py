@@ -10,7 +10,6 @@ import logging
 import os
 import shlex
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Protocol
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
-from worker.cgroup import Limits, Manager, Spent
+from worker.cgroup import Limits, Manager, Spent, job_name
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ class Bubblewrap:
     def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
         started = time.monotonic()
         gate = _Gate(on_line)
-        with self._cgroups.group(f"job-{uuid.uuid4().hex}", job.limits) as group:
+        with self._cgroups.group(job_name(), job.limits) as group:
             entries = (str(path) for path in group.entries)
             argv = ("/bin/sh", "-c", _ENTER, "sh", *entries, "--", *self.describe(job))
             done = process.run(argv, env=_HOST_ENV, timeout_seconds=job.timeout_seconds, on_line=gate, cancel=cancel)
@@ -161,7 +160,7 @@ class NullSandbox:
 
     def run(self, job: Job, *, on_line: process.OnLine | None = None, cancel: process.Cancel | None = None) -> Outcome:
         started = time.monotonic()
-        with self._cgroups.group(f"job-{uuid.uuid4().hex}", job.limits) as group:
+        with self._cgroups.group(job_name(), job.limits) as group:
             argv = ("/bin/sh", "-c", _ENTER, "sh", *(str(path) for path in group.entries), "--", *self.describe(job))
             done = process.run(argv, env={**_HOST_ENV, **job.env}, timeout_seconds=job.timeout_seconds, on_line=on_line, cancel=cancel)
             spent = group.spent()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import stat
 import tarfile
@@ -58,9 +57,9 @@ def _add(tar: tarfile.TarFile, root: int, path: str, status: os.stat_result, pre
         tar.addfile(info)
     elif stat.S_ISREG(status.st_mode):
         info = _info(prefix + path, 0o755 if executable else 0o644)
-        data = archive.read_below(root, path)
-        info.size = len(data)
-        tar.addfile(info, io.BytesIO(data))
+        with archive.open_below(root, path) as file:
+            info.size = os.fstat(file.fileno()).st_size
+            tar.addfile(info, file)
 
 
 def _info(name: str, mode: int) -> tarfile.TarInfo:

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel import digest as digests
+from kernel.errors import Code, FarmError
 from kernel.steps import Tree
 from kernfarm import process
 from kernfarm.blobs import BlobStore
-from worker import archive
+from worker import archive, leftovers
 from worker.ccache import shadow_salt
 from worker.sandbox import HOST_PATH, Sandbox
 
 PATCHED_EPOCH = archive.SOURCE_EPOCH + 100
+_FETCH = ".fetch-"
 WHITEOUT = ".wh."  # OCI image specification, layer.md: how a layer says that a file is gone
 
 
@@ -48,7 +50,7 @@ class TreeCache:
     def checkout(self, tree: Tree, sandbox: Sandbox) -> Iterator[Checkout]:
         """The tree's folder, for as long as the context lasts; unpacked in `sandbox` if need be.
 
-        Raises FarmError: BLOB_LOST, BAD_ARCHIVE, DISK_FULL."""
+        Raises FarmError: BLOB_LOST, BAD_ARCHIVE, DISK_FULL, SANDBOX_FAILED."""
         with contextlib.ExitStack() as stack:
             base = stack.enter_context(self._ready(_name(tree.tarball), lambda to: self._unpack(tree.tarball, to, sandbox)))
             if not tree.upper:
@@ -68,7 +70,8 @@ class TreeCache:
         place = self._folder / name
         with (self._folder / f"{name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH)
-            if not (place / "salt").exists():
+            # Asked again each time: a lock is converted by giving it up first (flock(2)), and eviction may come in between.
+            while not (place / "salt").exists():
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not (place / "salt").exists():
@@ -78,6 +81,7 @@ class TreeCache:
 
     def _make(self, place: Path, make: Callable[[Path], None]) -> None:
         archive.remove_tree(place)  # half-done, of a process that died
+        leftovers.sweep(self._folder, _FETCH)
         self._evict()
         place.mkdir(mode=0o755)
         place.chmod(0o755)
@@ -97,8 +101,7 @@ class TreeCache:
         self._seal(to)
 
     def _overlay(self, base: Path, upper: str, to: Path, sandbox: Sandbox) -> None:
-        argv = ("cp", "-al", "--", str(base), str(to))
-        process.run(argv, env={"PATH": HOST_PATH, "LC_ALL": "C"}, timeout_seconds=600)
+        _link_copy(base, to)
         staging = archive.make_folder(to.parent / "upper", sandbox)
         with self._fetched(upper) as path:
             archive.unpack(sandbox, path, staging, name=f"patches {upper}")
@@ -113,13 +116,11 @@ class TreeCache:
 
     @contextlib.contextmanager
     def _fetched(self, digest: str) -> Iterator[Path]:
-        path = self._folder / f".fetch-{uuid.uuid4().hex}"
-        try:
+        with leftovers.own(self._folder / f"{_FETCH}{uuid.uuid4().hex}") as folder:
+            path = folder / "blob"
             self._blobs.get_file(digest, path)
             path.chmod(0o644)
             yield path
-        finally:
-            path.unlink(missing_ok=True)
 
     def _evict(self) -> None:
         """Remove the longest unused trees until the others fit; those in use stay."""
@@ -137,6 +138,16 @@ class TreeCache:
                     continue
                 archive.remove_tree(place)
                 total -= sizes[place]
+
+
+def _link_copy(base: Path, to: Path) -> None:
+    """A copy that shares all files. Raises FarmError: DISK_FULL, SANDBOX_FAILED; a part of a tree must never pass for the whole."""
+    done = process.run(("cp", "-al", "--", str(base), str(to)), env={"PATH": HOST_PATH, "LC_ALL": "C"}, timeout_seconds=600)
+    if done.code != 0:
+        said = done.output.decode(errors="replace").strip()
+        full = "No space left on device" in said or "Disk quota exceeded" in said
+        code = Code.DISK_FULL if full else Code.SANDBOX_FAILED
+        raise FarmError(code, f"cannot copy a tree (exit code {done.code}): {said[-500:]}", where=str(to.parent))
 
 
 def merge(upper: Path, tree: Path) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -130,6 +132,32 @@ def test_a_tarball_depends_on_content_alone(content: dict[str, bytes], data: st.
         members = tar.getmembers()
         assert all(member.uid == member.gid == member.mtime == 0 for member in members)
         assert not tar.pax_headers
+
+
+class Counted(io.RawIOBase):
+    """Takes any number of bytes and keeps none."""
+
+    size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        return len(data)
+
+
+def test_a_tarball_of_large_files_is_made_in_little_memory(tmp_path: Path) -> None:
+    with (tmp_path / "large.ko").open("wb") as file:
+        file.truncate(96 << 20)
+    sink = Counted()
+    tracemalloc.start()
+    try:
+        tarball.write(tmp_path, sink)  # type: ignore[arg-type]  # all of IO that a stream of tar needs
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert sink.size > 96 << 20
 
 
 def test_merging_two_layers(open_folder: Path) -> None:

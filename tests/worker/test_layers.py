@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,24 @@ def test_what_two_shards_made_differently_is_an_error(context: Context) -> None:
         merged(context, "two", target, {"lib/table.h": "other"}, 1, {})
     assert caught.value.problem.code is Code.INTERNAL
     assert "lib/table.h" in caught.value.problem.where
+
+
+def test_large_files_of_two_shards_are_compared_to_the_last_byte_and_in_pieces(context: Context) -> None:
+    one, two, other, target = (folder(context, name, {}) for name in ("one", "two", "other", "out"))
+    for place, last in ((one, b"x"), (two, b"x"), (other, b"y")):
+        with (place / "large.o").open("wb") as file:
+            file.seek((96 << 20) + 7)
+            file.write(last)
+        os.utime(place / "large.o", (1, 1))
+    layers.merge(one, target, {}, name="one")
+    tracemalloc.start()
+    try:
+        layers.merge(two, target, {}, name="two")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(FarmError, match="differently"):
+        layers.merge(other, target, {}, name="other")
 
 
 def test_a_file_of_the_prepared_layer_in_a_shard_is_an_error(context: Context) -> None:

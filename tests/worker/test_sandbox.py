@@ -205,3 +205,42 @@ def test_without_a_sandbox_paths_and_environment_look_the_same(open_folder: Path
     assert outcome.code != 0, "a read-only bind was written"
     assert (source / "file").read_text() == "read me"
     assert not Path("/build/src").exists(), "the mounts are the job's alone"
+
+
+def test_groups_of_killed_workers_are_swept_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    dead, random = process_that_ended(), "0" * 32
+    for name in Version1.CONTROLLERS:
+        parent = tmp_path / name / "kernfarm"
+        for group in (
+            f"job-{dead}-{random}",
+            f"job-{os.getpid()}-{random}",
+            f"job-{dead}-{random[:-1]}1",
+            f"bench-{dead}",
+            f"job-{random}",
+        ):
+            (parent / group).mkdir(parents=True)
+        (parent / f"job-{dead}-{random[:-1]}1/busy").touch()  # as EBUSY: what is in use can't be removed
+    assert isinstance(detect(tmp_path), Version1)
+    for name in Version1.CONTROLLERS:
+        left = {path.name for path in (tmp_path / name / "kernfarm").iterdir()}
+        assert left == {f"job-{os.getpid()}-{random}", f"job-{dead}-{random[:-1]}1", f"bench-{dead}", f"job-{random}"}
+
+
+def test_version_2_is_swept_too_and_groups_carry_their_makers_pid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_v2(tmp_path / "cgroup", "")
+    monkeypatch.setattr(cgroup, "_own_v2", lambda root: root)
+    monkeypatch.setattr(os, "getpid", process_that_ended)
+    old = cgroup.job_name()
+    monkeypatch.undo()
+    monkeypatch.setattr(cgroup, "_own_v2", lambda root: root)
+    own = cgroup.job_name()
+    for name in (old, own):
+        (tmp_path / "cgroup" / name).mkdir()
+    assert isinstance(detect(tmp_path / "cgroup"), Version2)
+    assert [path.name for path in (tmp_path / "cgroup").iterdir() if path.is_dir()] == [own]
+
+
+def process_that_ended() -> int:
+    with psutil.Popen(["true"]) as child:
+        pid = child.pid
+    return int(pid)

@@ -24,7 +24,9 @@ _LAYERS = (
 
 
 def run(context: Context, task: PackageTask) -> PackageResult:
-    """Deterministic: the same task gives the same digests."""
+    """Deterministic: the same task gives the same digests.
+
+    Raises FarmError: as Place.make, SANDBOX_FAILED for a worker without depmod, INTERNAL when the link step left something out."""
     out = archive.make_folder(context.scratch / "out", context.sandbox)
     layers.unpack(context, task.prepared, out, name="prepared layer")
     layers.unpack(context, task.linked, out, name="linked layer")
@@ -56,7 +58,13 @@ def source_info(task: PackageTask) -> str:
         f"COMPILER={task.compiler}",
         f"FLAVOUR={task.flavour}",
     ]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{_one_line(line)}\n" for line in lines)
+
+
+def _one_line(text: str) -> str:
+    """Names and URLs come from users: none may add a line of its own, or a character that can't be written or seen."""
+    escaped = (letter if letter.isprintable() and letter != "\\" else letter.encode("unicode_escape").decode() for letter in text)
+    return "".join(escaped)
 
 
 def _modules(place: Place, task: PackageTask, stage: Path, to: Path) -> None:
@@ -68,8 +76,27 @@ def _modules(place: Place, task: PackageTask, stage: Path, to: Path) -> None:
         bind = Bind(host=root, inside="/build/modules", writable=True)
         variables = {"INSTALL_MOD_PATH": "/build/modules", "INSTALL_MOD_STRIP": "1"}
         place.make("modules_install", variables=variables, binds=(bind,), cached=False)
-        place.run(("/bin/sh", "-c", _FIX_LINKS, "sh", f"/build/modules/lib/modules/{task.release}", task.release), binds=(bind,))
+        words = ("/bin/sh", "-c", _FIX_LINKS, "sh", f"/build/modules/lib/modules/{task.release}", task.release)
+        outcome = place.run(words, binds=(bind,))
+        if outcome.code != 0:
+            said = outcome.output.decode(errors="replace").strip()
+            message = f"cannot set the links of the modules (exit code {outcome.code}): {said[-500:]}"
+            raise FarmError(Code.SANDBOX_FAILED, message, where="package")
+        _check_dependencies(root, f"lib/modules/{task.release}/modules.dep")
     _write(to, lambda sink: tarball.write(root, sink))
+
+
+def _check_dependencies(root: Path, path: str) -> None:
+    """modules_install only warns when there is no depmod, and an image without this file can't load a module by name."""
+    try:
+        layers.check_file(root, path)
+    except OSError as error:
+        raise FarmError(
+            Code.SANDBOX_FAILED,
+            f"modules_install left no modules.dep: {error.strerror}",
+            where=path,
+            hint="apt-get install kmod on the worker",
+        ) from error
 
 
 # modules_install points both links into the build's own folders; images get `build` only, dangling until kernel-dev.tar is there.

@@ -1,0 +1,80 @@
+"""The cache of source trees, when something goes wrong on its disk."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from kernel.errors import Code, FarmError
+from kernel.steps import Tree
+from kernfarm import process
+from kernfarm.blobs import BlobStore
+from tests.fakes import fake_linux
+from worker import trees
+from worker.sandbox import Bubblewrap
+from worker.trees import TreeCache
+
+
+@pytest.fixture
+def cache(open_folder: Path) -> TreeCache:
+    return TreeCache(open_folder / "trees", BlobStore.open(f"file://{open_folder}/blobs", {}), limit_bytes=1 << 30)
+
+
+@pytest.fixture
+def tree(cache: TreeCache, open_folder: Path) -> Tree:
+    digest, _ = cache._blobs.put_file(fake_linux.tarball(open_folder / "linux.tar"))
+    upper, _ = cache._blobs.put_file(fake_linux.tarball(open_folder / "upper.tar", {"new": "x"}))
+    return Tree(tarball=digest, upper=upper, version="")
+
+
+@pytest.mark.parametrize(
+    ("said", "code"), [(b"cp: x: No space left on device", Code.DISK_FULL), (b"cp: x: Input/output error", Code.SANDBOX_FAILED)]
+)
+def test_a_part_of_a_tree_is_not_taken_for_the_whole(
+    cache: TreeCache, tree: Tree, sandbox: Bubblewrap, monkeypatch: pytest.MonkeyPatch, said: bytes, code: Code
+) -> None:
+    run = process.run
+
+    def failing_copy(argv: tuple[str, ...], **more: object) -> process.Completed:
+        done = run(argv, **more)  # type: ignore[arg-type]  # the keywords of run
+        return process.Completed(code=1, output=said, seconds=0) if argv[0] == "cp" else done
+
+    monkeypatch.setattr(process, "run", failing_copy)
+    with pytest.raises(FarmError) as caught, cache.checkout(tree, sandbox):
+        pass
+    assert caught.value.problem.code is code
+    assert said.decode() in str(caught.value)
+    monkeypatch.undo()
+    with cache.checkout(tree, sandbox) as found:
+        assert (found.path / "Makefile").exists()
+
+
+def test_a_tree_that_is_evicted_while_its_lock_is_converted_is_made_again(
+    cache: TreeCache, tree: Tree, sandbox: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+    made: list[Path] = []
+
+    def evicting(file: object, operation: int) -> None:
+        """Another process is sooner, once, in the moment between the two locks."""
+        if operation == fcntl.LOCK_SH and made == [] and (ready := list(cache._folder.glob("*/salt"))):
+            made.extend(ready)
+            trees.archive.remove_tree(ready[0].parent)
+        lock(file, operation)  # type: ignore[arg-type]  # a file
+
+    monkeypatch.setattr(fcntl, "flock", evicting)
+    with cache.checkout(Tree(tarball=tree.tarball, version=""), sandbox) as found:
+        assert made
+        assert (found.path / "Makefile").exists()
+
+
+def test_what_a_dead_process_was_fetching_is_removed(cache: TreeCache, tree: Tree, sandbox: Bubblewrap) -> None:
+    dead = cache._folder / ".fetch-0123"
+    dead.mkdir()
+    (dead / "blob").write_text("half of it")
+    (cache._folder / ".fetch-0123.lock").touch()
+    with cache.checkout(tree, sandbox):
+        assert list(cache._folder.glob(".fetch-*")) == []
+        assert len(list(cache._folder.glob("*.lock"))) == 2, "locks of trees are not leftovers"
