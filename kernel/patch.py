@@ -71,8 +71,7 @@ class _Reader:
         while self._at < len(self._lines):
             line = self._line()
             if line.startswith(_GIT):
-                if file := self._git_file():
-                    yield file
+                yield self._git_file()
             elif line.startswith("--- ") and self._line(1).startswith("+++ ") and self._line(2).startswith("@@ -"):
                 yield self._plain_file()
             else:
@@ -93,8 +92,7 @@ class _Reader:
             # `diff -r` writes it between files, and git would leave the file as it is without a word.
             raise self._bad("binary patches are not supported")
 
-    def _git_file(self) -> _File | None:
-        """A file after `diff --git`; None when no header line follows, then git does not take it for one either."""
+    def _git_file(self) -> _File:
         start = self._at
         self._at += 1
         file = _File()
@@ -116,7 +114,8 @@ class _Reader:
         if line.rstrip("\r") == "GIT binary patch" or (line.startswith(("Binary files ", "Files ")) and line.endswith(" differ")):
             raise self._bad("binary patches are not supported")
         if self._at == start + 1:
-            return None
+            # git goes on to the next header then, but keeps the name from here for it.
+            raise self._bad("a `diff --git` line without the header lines of a file after it")
         if not file.paths:  # a mode that changes, or an empty file that comes or goes
             for path in self._same_names(start):
                 self._add(file, path)
