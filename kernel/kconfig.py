@@ -141,3 +141,8 @@ def values(config: str) -> dict[str, str]:
 def missed(asked: Iterable[Option], got: Mapping[str, str]) -> tuple[Option, ...]:
     """The asked options that the configuration does not have, in the order they were asked; toolchain symbols aside."""
     return tuple(option for option in asked if not _TOOLCHAIN.fullmatch(option.symbol) and got.get(option.symbol, "n") != option.value)
+
+
+def absent(asked: Iterable[Option], got: Mapping[str, str]) -> tuple[Option, ...]:
+    """The options asked off that the configuration does not even mention: hidden ones, or misspelt; toolchain symbols aside."""
+    return tuple(option for option in asked if option.value == "n" and option.symbol not in got and not _TOOLCHAIN.fullmatch(option.symbol))
