@@ -29,14 +29,9 @@ def explain(lost: Iterable[Option], got: Mapping[str, str], tree: Tree) -> tuple
     )
 
 
-def undefined(options: Iterable[Option], trees: Iterable[Tree]) -> tuple[Option, ...]:
-    """The options whose symbols no Kconfig file defines; none when not all files could be read, so that it can't be known."""
-    known: set[str] = set()
-    for tree in trees:
-        if not tree.whole:
-            return ()
-        known.update(tree.definitions)
-    return tuple(option for option in options if option.symbol not in known)
+def undefined(options: Iterable[Option], tree: Tree) -> tuple[Option, ...]:
+    """The options whose symbols no Kconfig file defines; none when not all files were read, so that it can't be known."""
+    return tuple(option for option in options if tree.whole and option.symbol not in tree.definitions)
 
 
 def _why(option: Option, got: Mapping[str, str], tree: Tree) -> str:

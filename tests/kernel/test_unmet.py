@@ -165,7 +165,7 @@ def test_a_tree_that_sources_a_large_file_again_and_again_is_read_in_part() -> N
     assert not tree.whole
     (lost,) = kconfig.parse("CONFIG_X=y", "my.config")
     assert "too large" in unmet.explain([lost], {}, tree)[0].why
-    assert unmet.undefined([lost], [tree]) == ()
+    assert unmet.undefined([lost], tree) == ()
 
 
 def test_blocks_that_never_end_do_not_multiply() -> None:
@@ -174,10 +174,12 @@ def test_blocks_that_never_end_do_not_multiply() -> None:
     assert not tree.whole
 
 
-def test_what_is_asked_off_is_undefined_only_when_no_tree_has_it() -> None:
+def test_what_is_asked_off_is_undefined_only_when_the_tree_does_not_have_it() -> None:
     options = kconfig.parse("# CONFIG_INTE is not set\nCONFIG_ORC=n\n# CONFIG_INET is not set\n# CONFIG_CC_HAS_X is not set\n", "x")
     off = kconfig.absent(options, {"INET": "n"})
     assert [option.symbol for option in off] == ["INTE", "ORC"]
-    assert [option.symbol for option in unmet.undefined(off, [TREE])] == ["INTE"]
-    other = kconfig_language.read({"Kconfig": "config INTE\n\tbool\n"}.get, {})
-    assert unmet.undefined(off, [TREE, other]) == ()
+    assert [option.symbol for option in unmet.undefined(off, TREE)] == ["INTE"]
+
+
+def test_a_definition_with_a_comment_behind_it_counts() -> None:
+    assert "A" in kconfig_language.read({"Kconfig": "config A # since 6.1\n\tbool\n"}.get, {}).definitions
