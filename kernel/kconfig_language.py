@@ -16,7 +16,7 @@ Load = Callable[[str], str | None]
 _NAME = r"[A-Za-z0-9_]+"
 _WORD = re.compile(r"\s*([a-z_]+)\b[ \t]*(.*)")
 _SYMBOL = re.compile(rf"(?:menu)?config\s+({_NAME})\s*(?:#.*)?$")
-_SOURCE = re.compile(r'o?source\s+"([^"]+)"')
+_SOURCE = re.compile(r'\s*o?source\s+"([^"]+)"')
 _TYPE = re.compile(r'(?:bool|tristate|string|int|hex|prompt)(?:\s+("(?:[^"\\]|\\.)*"|\'[^\']*\')(?:\s+if\s+(.+))?)?\s*$')
 _SELECT = re.compile(rf"select\s+({_NAME})(?:\s+if\s+(.+))?\s*$")
 _TOKEN = re.compile(rf'\s*(&&|\|\||!=|<=|>=|[=<>!()]|"(?:[^"\\]|\\.)*"|\'[^\']*\'|\$\([^()]*(?:\([^()]*\)[^()]*)*\)|{_NAME})')

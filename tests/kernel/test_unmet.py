@@ -183,3 +183,8 @@ def test_what_is_asked_off_is_undefined_only_when_the_tree_does_not_have_it() ->
 
 def test_a_definition_with_a_comment_behind_it_counts() -> None:
     assert "A" in kconfig_language.read({"Kconfig": "config A # since 6.1\n\tbool\n"}.get, {}).definitions
+
+
+def test_a_source_line_that_is_indented_is_followed() -> None:
+    files = {"Kconfig": 'if B\n\tsource "more"\nendif\n', "more": "config A\n\tbool\n"}
+    assert kconfig_language.read(files.get, {}).definitions["A"][0].depends == ["B"]
