@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from coordinator import scheduler
@@ -9,18 +10,24 @@ from coordinator.fleet import WorkerInfo
 from kernel import digest as digests
 from kernel import kconfig, patch, tables
 from kernel.errors import Code, FarmError
-from kernel.spec import NamedBlob, RequestSpec, SourceKind
+from kernel.spec import NamedBlob, RequestSpec, SourceKind, SourceSpec
 from kernfarm.blobs import BlobStore
 
 _BASES = ("defconfig", "tinyconfig", "allnoconfig", "file")
 _MAX_FRAGMENT = 4 << 20
 _MAX_PATCH = 64 << 20
-_LOCAL_VERSION = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_+~")
+_LONGEST_NAME = 1000
+# It becomes a part of the image's tag: no other characters are allowed there (OCI distribution specification).
+_LOCAL_VERSION = re.compile(r"[A-Za-z0-9._-]{0,40}")
+# Scheme and authority as curl takes them, which git fetches with: any number of slashes in between.
+_AUTHORITY = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):[/\\]*([^/\\?#]*)")
 
 
 def check(spec: RequestSpec, blobs: BlobStore, workers: Sequence[WorkerInfo]) -> None:
     """Raises FarmError naming the thing, the place and the mend. Reads the uploaded fragments and patches: blocks."""
     _words(spec)
+    _names(spec)
+    _source(spec.source, blobs)
     fragments = [kconfig.parse(_text(blobs, blob, "fragment", _MAX_FRAGMENT), blob.name) for blob in spec.config.fragments]
     kconfig.refuse_unsafe(kconfig.merge(fragments))
     if spec.config.base not in _BASES:
@@ -51,10 +58,46 @@ def _words(spec: RequestSpec) -> None:
         tables.flavour(flavour)
     for output in spec.outputs:
         tables.output(output)
-    if not set(spec.local_version) <= _LOCAL_VERSION or len(spec.local_version) > 40:
-        raise FarmError(Code.INVALID_ARGUMENT, f"no local version: {spec.local_version!r}", where="local_version", hint="-linuxkit")
-    if (spec.source.kind is SourceKind.FILE) != bool(spec.source.digest) or not spec.source.ref:
+    if _LOCAL_VERSION.fullmatch(spec.local_version) is None:
+        hint = "at most 40 letters, digits and ._-, such as -linuxkit"
+        raise FarmError(Code.INVALID_ARGUMENT, f"no local version: {spec.local_version[:80]!r}", where="local_version", hint=hint)
+
+
+def _names(spec: RequestSpec) -> None:
+    """Names and references end up in messages, labels and kernel-source-info, where a line break would begin another entry."""
+    files = (*spec.config.fragments, *spec.patches, *((spec.config.file,) if spec.config.file is not None else ()))
+    for where, text in (("source", spec.source.ref), *(("file name", file.name) for file in files)):
+        if len(text) > _LONGEST_NAME:
+            raise FarmError(Code.INVALID_ARGUMENT, f"longer than {_LONGEST_NAME} characters: {text[:80]!r}...", where=where)
+        if not text.isprintable():
+            raise FarmError(Code.INVALID_ARGUMENT, f"holds characters that can't be printed: {text[:80]!r}", where=where)
+
+
+def _source(source: SourceSpec, blobs: BlobStore) -> None:
+    if (source.kind is SourceKind.FILE) != bool(source.digest) or not source.ref:
         raise FarmError(Code.INVALID_ARGUMENT, "a file: source has to be uploaded, others must not be", where="source")
+    if source.kind is SourceKind.FILE:
+        if not digests.is_digest(source.digest):
+            raise FarmError(Code.INVALID_ARGUMENT, f"no digest: {source.digest[:80]!r}", where="source", hint="sha256:64 hex digits")
+        if not blobs.has(source.digest):
+            raise FarmError(Code.MISSING_FILE, "the source tarball was not uploaded", where=source.ref)
+    if source.kind is SourceKind.GIT and _has_secret(source.ref):
+        # The message does not repeat it: messages are logged and kept.
+        raise FarmError(
+            Code.INVALID_ARGUMENT,
+            "the git address holds a user or a token, which everybody who gets the image could read in its labels",
+            where="source",
+            hint="leave out what stands before @ in the host; let the workers reach a mirror that asks for no password",
+        )
+
+
+def _has_secret(ref: str) -> bool:
+    """Whether `URL@REF` names a user in front of the host; ssh can't do without one, but without a password."""
+    match = _AUTHORITY.match(ref)
+    if match is None or match[1].lower() == "file":
+        return False
+    user, at, _ = match[2].rpartition("@")
+    return bool(at) and (match[1].lower() not in ("ssh", "git+ssh", "ssh+git") or ":" in user)
 
 
 def _text(blobs: BlobStore, blob: NamedBlob, what: str, limit: int) -> str:

@@ -27,15 +27,30 @@ def _cause(code: Code, pattern: str, message: str, where: str = "", hint: str = 
 _KERNEL = Code.KERNEL_DOES_NOT_BUILD
 _HEADERS = {"openssl": "libssl-dev", "libelf.h": "libelf-dev", "gelf.h": "libelf-dev", "libelf": "libelf-dev", "gmp.h": "libgmp-dev"}
 
+# How tools begin a line of their own: `cc1: `, `make[2]: `, `/usr/bin/ld: `, and `FILE:LINE: fatal error: ` of a compiler or assembler
+# that gives up. Not with blanks or `  12 | `, which begin the source lines that a compiler quotes: those may say anything at all.
+_TOOL = r"^(?:[\w./+-]+(?:\[\d+\])?|\{standard input\}|(?:\{standard input\}|[^\s:]+):\d+(?::\d+)?: [Ff]atal error): "
+
+
+def _said(words: str) -> str:
+    """What the system said to a tool, which puts it at the end of its line."""
+    return rf"{_TOOL}(?:[^\n]*(?:: |\] ))?'?{words}'?(?: \(os error \d+\))?\.?$"
+
+
 # Strongest first: an environment that is broken explains every compiler error after it.
 _CAUSES = (
-    _cause(Code.DISK_FULL, r"No space left on device", "no space left on the worker's disk"),
+    _cause(Code.DISK_FULL, _said("No space left on device"), "no space left on the worker's disk"),
+    _cause(Code.OUT_OF_MEMORY, _said("Cannot allocate memory"), "the compiler ran out of memory"),
     _cause(
         Code.OUT_OF_MEMORY,
-        r"(?:virtual memory exhausted|Cannot allocate memory|out of memory allocating)",
+        rf"(?:^|{_TOOL}(?:\*\*\* )?)(?:virtual memory exhausted|out of memory allocating \d+ bytes)",
         "the compiler ran out of memory",
     ),
-    _cause(Code.OUT_OF_MEMORY, r"fatal error: Killed signal terminated program (\S+)", "{0} was killed, most likely by the memory limit"),
+    _cause(
+        Code.OUT_OF_MEMORY,
+        r"^[\w./+-]+: fatal error: Killed signal terminated program (\S+)",
+        "{0} was killed, most likely by the memory limit",
+    ),
     _cause(
         Code.SANDBOX_FAILED,
         r"^(?:/build/src/)?((?:scripts|tools|certs)/[^:\s]+:\d+)[^\n]*fatal error: (openssl/\S+|libelf\.h|gelf\.h|gmp\.h): No such file",

@@ -43,7 +43,11 @@ _AT_RUN_TIME = frozenset(
         "EVM_X509_PATH",
     }
 )
-_SHELL = re.compile(r"[`$\n;|&<>]")
+# A path goes through make and a shell without quotes: what either would take away or act on (quotes, backslashes, globs, `$`)
+# could make another path of it than the one that is checked here, so only characters that both leave alone may stand in it.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+,@ :=-]*")
+# `key=PATH`, `file:PATH`, `@PATH` are paths too to the tools that get them.
+_BETWEEN_PATHS = re.compile(r"[ :=,@]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +107,18 @@ def refuse_unsafe(options: Iterable[Option]) -> None:
             continue
         text = option.value[1:-1]
         is_path = option.symbol in _PATHS or option.symbol.endswith(("_PATH", "_DIR", "_FILE", "_SOURCE", "_KEYDIR"))
-        outside = any(word.startswith(("/", "~")) or ".." in word.split("/") or word.lower().startswith("pkcs11:") for word in text.split())
-        if is_path and outside and option.symbol not in _AT_RUN_TIME:
+        if is_path and option.symbol not in _AT_RUN_TIME and _outside(text):
             raise _unsafe(option, "points outside the source tree", "give a path inside the tree; a patch can bring the file")
-        if is_path and _SHELL.search(text):
-            raise _unsafe(option, "holds characters that a shell or make would act on", "use a plain path")
+        if is_path and _PLAIN_PATH.fullmatch(text) is None:
+            raise _unsafe(option, "holds characters that a shell or make would act on", "use a plain path: letters, digits and ._/+,@:=-")
         if "$(" in text or "`" in text:
             raise _unsafe(option, "holds a command substitution", "write the value itself")
+
+
+def _outside(text: str) -> bool:
+    if any(word.lower().startswith("pkcs11:") for word in text.split()):
+        return True
+    return any(path.startswith(("/", "~")) or ".." in path.split("/") for path in _BETWEEN_PATHS.split(text))
 
 
 def _unsafe(option: Option, why: str, hint: str) -> FarmError:
@@ -132,3 +141,8 @@ def values(config: str) -> dict[str, str]:
 def missed(asked: Iterable[Option], got: Mapping[str, str]) -> tuple[Option, ...]:
     """The asked options that the configuration does not have, in the order they were asked; toolchain symbols aside."""
     return tuple(option for option in asked if not _TOOLCHAIN.fullmatch(option.symbol) and got.get(option.symbol, "n") != option.value)
+
+
+def absent(asked: Iterable[Option], got: Mapping[str, str]) -> tuple[Option, ...]:
+    """The options asked off that the configuration does not even mention: hidden ones, or misspelt; toolchain symbols aside."""
+    return tuple(option for option in asked if option.value == "n" and option.symbol not in got and not _TOOLCHAIN.fullmatch(option.symbol))

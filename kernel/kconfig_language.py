@@ -15,14 +15,17 @@ Load = Callable[[str], str | None]
 
 _NAME = r"[A-Za-z0-9_]+"
 _WORD = re.compile(r"\s*([a-z_]+)\b[ \t]*(.*)")
-_SYMBOL = re.compile(rf"(?:menu)?config\s+({_NAME})\s*$")
-_SOURCE = re.compile(r'o?source\s+"([^"]+)"')
+_SYMBOL = re.compile(rf"(?:menu)?config\s+({_NAME})\s*(?:#.*)?$")
+_SOURCE = re.compile(r'\s*o?source\s+"([^"]+)"')
 _TYPE = re.compile(r'(?:bool|tristate|string|int|hex|prompt)(?:\s+("(?:[^"\\]|\\.)*"|\'[^\']*\')(?:\s+if\s+(.+))?)?\s*$')
 _SELECT = re.compile(rf"select\s+({_NAME})(?:\s+if\s+(.+))?\s*$")
 _TOKEN = re.compile(rf'\s*(&&|\|\||!=|<=|>=|[=<>!()]|"(?:[^"\\]|\\.)*"|\'[^\']*\'|\$\([^()]*(?:\([^()]*\)[^()]*)*\)|{_NAME})')
 # Linux has about 1,600 Kconfig files, nested 6 deep. A hostile tree may name files again and again.
 _DEEPEST = 50
 _MOST_FILES = 20_000
+_MOST_TEXT = 64 << 20  # Linux has 5 MiB
+_MOST_BLOCKS = 200
+_LONGEST_EXPRESSION = 10_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,11 +40,14 @@ class Definition:
 
 @dataclass(slots=True, kw_only=True)
 class Tree:
-    """What a tree's Kconfig files define: definitions by symbol, who selects a symbol (and when), members of each choice."""
+    """What a tree's Kconfig files define: definitions by symbol, who selects a symbol (and when), members of each choice.
+
+    `whole`: no file was left out because there are too many of them, or too large ones."""
 
     definitions: dict[str, list[Definition]] = field(default_factory=lambda: defaultdict(list))
     selectors: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     choices: list[list[str]] = field(default_factory=lambda: [[]])
+    whole: bool = True
 
 
 @dataclass(slots=True)
@@ -69,12 +75,20 @@ class _Reader:
         self._current: Definition | None = None
         self._own = 0
         self._files = 0
+        self._characters = 0
 
     def file(self, path: str, blocks: list[_Block], depth: int) -> None:
         """A file inherits the blocks around the `source` that named it; what it leaves open ends with it."""
         self._files += 1
-        text = self._load(path) if depth <= _DEEPEST and self._files <= _MOST_FILES else None
+        if depth > _DEEPEST or self._files > _MOST_FILES or self._characters > _MOST_TEXT:
+            self._tree.whole = False
+            return
+        text = self._load(path)
         if text is None:
+            return
+        self._characters += len(text)
+        if self._characters > _MOST_TEXT:
+            self._tree.whole = False
             return
         blocks = list(blocks)
         for line in _statements(text):
@@ -96,6 +110,10 @@ class _Reader:
             self._define(symbol[1], blocks)
         elif word in ("menu", "choice", "if"):
             self._current = None
+            if len(blocks) >= _MOST_BLOCKS:
+                # Each definition repeats the conditions around it: that many would fill the memory.
+                self._tree.whole = False
+                return
             blocks.append(_Block(word, [rest] if word == "if" else []))
             if word == "choice":
                 self._tree.choices.append([])
@@ -156,17 +174,19 @@ def _statements(text: str) -> list[str]:
 
 def holds(expression: str, got: Mapping[str, str]) -> bool:
     """Whether an expression is met (y or m) in a configuration; one that can't be read counts as met."""
+    if len(expression) > _LONGEST_EXPRESSION:
+        return True
     tokens = [match[1] for match in _TOKEN.finditer(expression)]
     try:
         value = _Evaluator(tokens, got).whole()
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return True
     return value > 0
 
 
 def symbols(expression: str) -> list[str]:
-    """The symbols that an expression names, in order, each once."""
-    words = [match[1] for match in _TOKEN.finditer(expression)]
+    """The symbols that an expression names, in order, each once; of one that is too long to be read, those at its beginning."""
+    words = [match[1] for match in _TOKEN.finditer(expression[:_LONGEST_EXPRESSION])]
     return list(dict.fromkeys(word for word in words if re.fullmatch(r"[A-Z0-9_]*[A-Z][A-Za-z0-9_]*", word)))
 
 

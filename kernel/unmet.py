@@ -29,9 +29,16 @@ def explain(lost: Iterable[Option], got: Mapping[str, str], tree: Tree) -> tuple
     )
 
 
+def undefined(options: Iterable[Option], tree: Tree) -> tuple[Option, ...]:
+    """The options whose symbols no Kconfig file defines; none when not all files were read, so that it can't be known."""
+    return tuple(option for option in options if tree.whole and option.symbol not in tree.definitions)
+
+
 def _why(option: Option, got: Mapping[str, str], tree: Tree) -> str:
     definitions = tree.definitions.get(option.symbol)
     if not definitions:
+        if not tree.whole:
+            return "the tree's Kconfig files are too many or too large to find the reason"
         near = difflib.get_close_matches(option.symbol, tree.definitions, n=1, cutoff=0.75)
         return "this tree has no such symbol" + (f"; did you mean CONFIG_{near[0]}?" if near else "")
     selecting = [

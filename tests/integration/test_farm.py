@@ -235,7 +235,7 @@ FRAGMENTS: list[tuple[str, str, int, list[str]]] = [
     ("no config line", "FAKE=y\n", 2, ["not a configuration line", "my.config:1"]),
     ("contradiction", "CONFIG_FAKE_SLOW=y\n# CONFIG_FAKE_SLOW is not set\n", 2, ["contradicts", "my.config:1", "my.config:2"]),
     ("path outside", 'CONFIG_INITRAMFS_SOURCE="/etc"\n', 2, ["points outside the source tree"]),
-    ("does not compile", "CONFIG_FAKE_FAIL_COMPILE=y\n", 3, ["error", "kernfarm logs"]),
+    ("does not compile", "CONFIG_FAKE_FAIL_COMPILE=y\n", 3, ["kernel/core.c:17:16", "'this_is_not_declared' undeclared", "kernfarm logs"]),
 ]
 
 

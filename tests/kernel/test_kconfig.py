@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +51,13 @@ def test_fragments_that_contradict_each_other_name_both_places() -> None:
         'CONFIG_LOCALVERSION="$(id)"',
         'CONFIG_LOCALVERSION="`id`"',
         'CONFIG_EXTRA_FIRMWARE_DIR="a;id"',
+        "CONFIG_INITRAMFS_SOURCE=\"''/etc/shadow\"",
+        r'CONFIG_INITRAMFS_SOURCE="\"/etc/passwd\""',
+        r'CONFIG_SYSTEM_TRUSTED_KEYS="\\/etc/x"',
+        "CONFIG_EXTRA_FIRMWARE_DIR=\".''./.''./etc\"",
+        'CONFIG_EXTRA_FIRMWARE="x=/etc/shadow"',
+        'CONFIG_EXTRA_FIRMWARE="*"',
+        'CONFIG_EXTRA_FIRMWARE="{a,/etc/shadow}"',
     ],
 )
 def test_values_that_reach_outside_the_tree_are_refused(line: str) -> None:
@@ -59,7 +68,37 @@ def test_values_that_reach_outside_the_tree_are_refused(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['CONFIG_INITRAMFS_SOURCE=""', 'CONFIG_MODULE_SIG_KEY="certs/signing_key.pem"', 'CONFIG_MODPROBE_PATH="/sbin/modprobe"']
+    "line",
+    [
+        'CONFIG_INITRAMFS_SOURCE=""',
+        'CONFIG_INITRAMFS_SOURCE="usr/list usr/more"',
+        'CONFIG_MODULE_SIG_KEY="certs/signing_key.pem"',
+        'CONFIG_MODPROBE_PATH="/sbin/modprobe"',
+        'CONFIG_EXTRA_FIRMWARE="a/b.bin c/d-sdio.raspberrypi,4-model-b.bin"',
+        "CONFIG_CMDLINE=\"init='/bin/sh' root=/dev/sda1\"",
+    ],
 )
 def test_values_inside_the_tree_and_of_the_running_kernel_are_fine(line: str) -> None:
     kconfig.refuse_unsafe(kconfig.parse(line, "my.config"))
+
+
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"'})
+
+
+@given(st.text(alphabet="'\"\\/.~$*?[]{}!#%^()=:,@+- \tetc\u00a0", max_size=12) | st.text(max_size=12))
+def test_a_path_that_is_let_through_is_inside_the_tree_for_a_shell_too(text: str) -> None:
+    option = Option(symbol="INITRAMFS_SOURCE", value=f'"{text.translate(_ESCAPED)}"', where="x")
+    try:
+        kconfig.refuse_unsafe([option])
+    except FarmError as error:
+        assert error.problem.code is Code.UNSAFE_CONFIG
+        return
+    words = shlex.split(text)
+    assert words == text.split(), "a shell makes other words of it"
+    assert not [word for word in words if word.startswith(("/", "~")) or ".." in word.split("/")]
+
+
+@given(st.lists(st.from_regex(r"[a-z0-9_][a-z0-9._+-]{0,6}(/[a-z0-9_]{1,6}){0,3}(,[0-9])?", fullmatch=True), max_size=4))
+def test_plain_paths_inside_the_tree_are_let_through(paths: list[str]) -> None:
+    paths = [path for path in paths if ".." not in path]
+    kconfig.refuse_unsafe([Option(symbol="EXTRA_FIRMWARE", value=f'"{" ".join(paths)}"', where="x")])

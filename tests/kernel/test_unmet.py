@@ -142,3 +142,49 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 def test_a_file_that_sources_itself_ends() -> None:
     kconfig_language.read({"Kconfig": 'source "Kconfig"\n' * 3}.get, {})
+
+
+@pytest.mark.parametrize("expression", ["!" * 3000 + "A", "(" * 3000 + "A" + ")" * 3000, "!" * 200_000 + "A", "A && " * 5000 + "B"])
+def test_an_expression_that_is_too_deep_or_too_long_counts_as_met(expression: str) -> None:
+    assert holds(expression, {})
+    assert set(symbols(expression)) <= {"A", "B"}
+    tree = kconfig_language.read({"Kconfig": f"config X\n\tbool\n\tdepends on {expression}\n"}.get, {})
+    (lost,) = kconfig.parse("CONFIG_X=y", "my.config")
+    assert unmet.explain([lost], {}, tree)[0].why == "it has no prompt: only other options set it"
+
+
+def test_a_tree_that_sources_a_large_file_again_and_again_is_read_in_part() -> None:
+    loaded: list[str] = []
+
+    def load(path: str) -> str:
+        loaded.append(path)
+        return 'source "big"\n' * 1000 if path == "Kconfig" else "#" * (4 << 20)
+
+    tree = kconfig_language.read(load, {})
+    assert len(loaded) < 20
+    assert not tree.whole
+    (lost,) = kconfig.parse("CONFIG_X=y", "my.config")
+    assert "too large" in unmet.explain([lost], {}, tree)[0].why
+    assert unmet.undefined([lost], tree) == ()
+
+
+def test_blocks_that_never_end_do_not_multiply() -> None:
+    tree = kconfig_language.read({"Kconfig": "if A\n" * 5000 + "config X\n\tbool\n"}.get, {})
+    assert len(tree.definitions["X"][0].depends) <= 200
+    assert not tree.whole
+
+
+def test_what_is_asked_off_is_undefined_only_when_the_tree_does_not_have_it() -> None:
+    options = kconfig.parse("# CONFIG_INTE is not set\nCONFIG_ORC=n\n# CONFIG_INET is not set\n# CONFIG_CC_HAS_X is not set\n", "x")
+    off = kconfig.absent(options, {"INET": "n"})
+    assert [option.symbol for option in off] == ["INTE", "ORC"]
+    assert [option.symbol for option in unmet.undefined(off, TREE)] == ["INTE"]
+
+
+def test_a_definition_with_a_comment_behind_it_counts() -> None:
+    assert "A" in kconfig_language.read({"Kconfig": "config A # since 6.1\n\tbool\n"}.get, {}).definitions
+
+
+def test_a_source_line_that_is_indented_is_followed() -> None:
+    files = {"Kconfig": 'if B\n\tsource "more"\nendif\n', "more": "config A\n\tbool\n"}
+    assert kconfig_language.read(files.get, {}).definitions["A"][0].depends == ["B"]

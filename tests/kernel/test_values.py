@@ -1,4 +1,4 @@
-"""Codec, digests, tables, errors, diagnosis, OCI documents: small pure parts."""
+"""Codec, digests, tables, errors, OCI documents: small pure parts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import diagnose, digest, oci, tables
+from kernel import digest, oci, tables
 from kernel.codec import CodecError, canonical, from_plain, to_plain
 from kernel.errors import HANDLING, Code, FarmError, Fault
 from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec, expand
@@ -80,31 +80,6 @@ def test_unknown_words_get_the_nearest_known_one() -> None:
         tables.arch("x86-64")
     with pytest.raises(FarmError, match="known: kernel"):
         tables.output("pizza")
-
-
-@pytest.mark.parametrize(
-    ("log", "code", "where", "said"),
-    [
-        (
-            b"/build/src/mm/a.c: In function 'f':\n/build/src/mm/a.c:7:3: error: 'x' undeclared\nmake[2]: *** [a] Error 1\n",
-            Code.KERNEL_DOES_NOT_BUILD,
-            "mm/a.c:7:3",
-            "'x' undeclared",
-        ),
-        (b"ld: vmlinux.o: in function `f':\n(.text+0x1): undefined reference to `g'\n", Code.KERNEL_DOES_NOT_BUILD, "vmlinux.o", "g"),
-        (b'ERROR: modpost: "f" [x.ko] undefined!\n', Code.KERNEL_DOES_NOT_BUILD, "modpost", "undefined"),
-        (b"a.c:1:1: error: x\ncc1: No space left on device\n", Code.DISK_FULL, "", "no space"),
-        (b"scripts/x.c:5:10: fatal error: libelf.h: No such file or directory\n", Code.SANDBOX_FAILED, "scripts/x.c:5", "libelf.h"),
-        (b"make: *** No rule to make target 'a.o', needed by 'b'.  Stop.\n", Code.KERNEL_DOES_NOT_BUILD, "a.o", "nothing makes a.o"),
-        (b"gcc: fatal error: Killed signal terminated program cc1\n", Code.OUT_OF_MEMORY, "", "cc1"),
-        (b"something odd\n", Code.KERNEL_DOES_NOT_BUILD, "", "something odd"),
-        (b"", Code.KERNEL_DOES_NOT_BUILD, "", "no output"),
-    ],
-)
-def test_the_root_cause_is_found(log: bytes, code: Code, where: str, said: str) -> None:
-    problem = diagnose.diagnose(log)
-    assert (problem.code, problem.where) == (code, where)
-    assert said in problem.message
 
 
 def layer(name: str) -> oci.Layer:

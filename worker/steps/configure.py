@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Sequence
 
 from kernel import kconfig, kconfig_language, tables, unmet
 from kernel.errors import Code, FarmError
@@ -67,7 +68,7 @@ def _release(local_version: str) -> tuple[Option, ...]:
 
 
 class _Reasons:
-    """What became of options, and why; the tree's Kconfig files are read only when something did not stick."""
+    """What became of options, and why; the tree's Kconfig files are read only when something did not stick, or may be misspelt."""
 
     def __init__(self, source: Checkout, srcarch: str, got: dict[str, str], context: Context) -> None:
         self._source = source
@@ -75,19 +76,18 @@ class _Reasons:
         self._got = got
         self._context = context
 
-    def refuse(self, asked: Iterable[Option]) -> None:
-        """Raises FarmError(BAD_CONFIG) when an option of a fragment did not stick; all of them are in the step's log."""
-        missed = self._missed(asked)
+    def refuse(self, asked: Sequence[Option]) -> None:
+        """Raises FarmError(BAD_CONFIG) when an option of a fragment did not stick, or one asked off is none at all; all of them are
+        in the step's log."""
+        missed = self._missed(asked, also=self._unknown(kconfig.absent(asked, self._got)))
         if not missed:
             return
         first = missed[0]
+        said, hint = f" did not stick: asked {first.asked}, got {first.got};", "ask for what it depends on too, or leave it out"
+        if first.asked == first.got:
+            said, hint = "=n means nothing:", "correct the name, or leave it out"
         more = f" (and {len(missed) - 1} more, see the step's log)" if len(missed) > 1 else ""
-        raise FarmError(
-            Code.BAD_CONFIG,
-            f"CONFIG_{first.symbol} did not stick: asked {first.asked}, got {first.got}; {first.why}{more}",
-            where=first.where,
-            hint="ask for what it depends on too, or leave it out",
-        )
+        raise FarmError(Code.BAD_CONFIG, f"CONFIG_{first.symbol}{said} {first.why}{more}", where=first.where, hint=hint)
 
     def tell(self, base: Iterable[Option]) -> list[str]:
         """Options of a whole base config are often of another version: they are told, not refused."""
@@ -100,15 +100,22 @@ class _Reasons:
             ]
         return told
 
-    def _missed(self, options: Iterable[Option]) -> tuple[unmet.Missed, ...]:
-        lost = kconfig.missed(options, self._got)
+    def _missed(self, options: Iterable[Option], also: Sequence[Option] = ()) -> tuple[unmet.Missed, ...]:
+        options = tuple(options)
+        lost = {*kconfig.missed(options, self._got), *also}
         if not lost:
             return ()
-        tree = kconfig_language.read(lambda path: _kconfig(self._source, path), {"SRCARCH": self._srcarch})
-        missed = unmet.explain(lost, self._got, tree)
+        missed = unmet.explain((option for option in options if option in lost), self._got, self._tree)
         for each in missed:
             self._context.log(f"CONFIG_{each.symbol}: asked {each.asked} ({each.where}), got {each.got}: {each.why}\n".encode())
         return missed
+
+    def _unknown(self, off: Sequence[Option]) -> tuple[Option, ...]:
+        return unmet.undefined(off, self._tree) if off else ()
+
+    @functools.cached_property
+    def _tree(self) -> kconfig_language.Tree:
+        return kconfig_language.read(lambda path: _kconfig(self._source, path), {"SRCARCH": self._srcarch})
 
 
 def _kconfig(source: Checkout, path: str) -> str | None:
