@@ -34,6 +34,8 @@ for file in /extra/*.ko; do
 done
 {then}
 echo "{done}"
+# Waits until the serial port has sent everything: a reboot would cut the last line off.
+stty sane 2>/dev/null
 reboot -f
 """
 
@@ -68,12 +70,22 @@ def boot(files: Path, *, modules: tuple[str, ...] = (), extra: tuple[Path, ...] 
             if error.problem.code is not Code.TIMEOUT:
                 raise
             seconds = timeout_seconds
-    text = b"".join(console).decode(errors="replace").replace("\r", "")
-    mark = next((line for line in text.splitlines() if BOOTED in line), None)
-    if mark is None:
-        last = "\n".join(text.splitlines()[-8:])
-        raise FarmError(Code.KERNEL_DOES_NOT_BOOT, f"no user space after {seconds:.0f} s; the console ends with:\n{last}", where="boot")
-    loaded = tuple(line.partition(LOADED)[2].strip() for line in text.splitlines() if LOADED in line)
+    return read_console(b"".join(console).decode(errors="replace"), seconds)
+
+
+def read_console(text: str, seconds: float) -> Booted:
+    """What a console shows that was looked at for so long. User space that came up is not enough: loading a module can hang or panic.
+
+    Raises FarmError(KERNEL_DOES_NOT_BOOT) with the console's end, unless init got to its own end.
+    """
+    text = text.replace("\r", "")
+    lines = text.splitlines()
+    mark = next((line for line in lines if BOOTED in line), None)
+    if mark is None or not any(DONE in line for line in lines):
+        what = "no user space" if mark is None else "user space came up, but did not get to its end"
+        last = "\n".join(lines[-8:])
+        raise FarmError(Code.KERNEL_DOES_NOT_BOOT, f"{what} after {seconds:.0f} s; the console ends with:\n{last}", where="boot")
+    loaded = tuple(line.partition(LOADED)[2].strip() for line in lines if LOADED in line)
     return Booted(console=text, release=mark.rpartition("Linux ")[2].strip(), loaded=loaded, seconds=seconds)
 
 

@@ -59,7 +59,7 @@ class WorkerSettings:
     jobs: int = _setting(1, "make -j of each attempt")
     memory_bytes: int = _setting(4 * GIB, "hard limit of one attempt; linking an allmodconfig vmlinux takes about 3 GiB")
     tree_cache_bytes: int = _setting(20 * GIB, "about 14 unpacked kernel trees")
-    compile_cache: bool = _setting(True, "share compiler results through ccache; a build can also be asked to go without")
+    compile_cache: bool = _setting(True, "share compiler results through ccache; also a build with --clean does")
     sources: SourceSettings = field(default=SourceSettings(), metadata={"why": "mirrors and keys"})
     steps: str = _setting("worker.steps.table:STEPS", "table of step implementations as MODULE:NAME; tests put in their own")
 

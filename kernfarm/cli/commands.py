@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import hashlib
 import json
 import tempfile
 import time
 import uuid
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kernel.errors import HANDLING, Code, FarmError, Problem
 from kernfarm import boot, layout, request
 from kernfarm.cli.output import Output
 from kernfarm.cli.progress import follow
 from kernfarm.client import BuildInfo, FarmClient
+
+_ENDED = ("succeeded", "failed", "cancelled")
 
 
 async def build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
@@ -113,14 +118,39 @@ def _step_row(step: dict[str, Any]) -> tuple[str, ...]:
 
 
 async def logs(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
-    """One step's output, or all steps' in order."""
-    steps = [words.step] if words.step else [step["key"] for step in (await client.get(words.build))["steps"]]
-    for step in steps:
-        if len(steps) > 1:
-            out.say(f"--- {step}")
-        async for data in client.logs(words.build, step, offset=words.offset, follow=words.follow):
-            out.raw(data)
+    """One step's output, or all steps' in order; with --follow until the build has ended."""
+    if words.step:
+        await _log(words, client, out, words.step)
+        return 0
+    if not words.follow:
+        for step in (await client.get(words.build))["steps"]:
+            out.say(f"--- {step['key']}")
+            await _log(words, client, out, step["key"])
+        return 0
+    shown: set[str] = set()
+    while step := await _next_step(client, words.build, shown):
+        shown.add(step)
+        out.say(f"--- {step}")
+        await _log(words, client, out, step)
     return 0
+
+
+async def _log(words: argparse.Namespace, client: FarmClient, out: Output, step: str) -> None:
+    async for data in client.logs(words.build, step, offset=words.offset, follow=words.follow):
+        out.raw(data)
+
+
+async def _next_step(client: FarmClient, build_id: str, shown: set[str]) -> str:
+    """The first step not shown yet; "" when the build has ended and there is none.
+
+    Waits until it is that step's turn: the plan, which comes after the prepare step, puts the compile steps before link.
+    """
+    async with contextlib.aclosing(cast(AsyncGenerator[BuildInfo, None], client.watch(build_id))) as states:
+        async for info in states:
+            left = [step for step in info["steps"] if step["key"] not in shown]
+            if left and (left[0]["state"] != "waiting" or info["state"] in _ENDED):
+                return str(left[0]["key"])
+    return ""
 
 
 async def cancel(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
@@ -168,16 +198,25 @@ async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> i
 
 
 async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
-    """Write layout and result.json into a folder; blobs that are there are not fetched again."""
+    """Write layout and result.json into a folder; blobs that are there and whole are not fetched again."""
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
     for blob in image["blobs"]:
         path = layout.blob_path(to, blob["digest"])
-        if not path.exists():
+        if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
     layout.finish(to, image["index"], reference=f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}")
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+
+
+def _digest(path: Path) -> str:
+    """The digest of a file; "" for none."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except FileNotFoundError:
+        return ""
 
 
 async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:

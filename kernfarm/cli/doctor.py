@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -35,6 +36,14 @@ class Program:
     needed_for: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """A header file that host tools of kernel builds include, below /usr/include, and the Debian package it comes in."""
+
+    name: str
+    package: str
+
+
 PROGRAMS = (
     Program(name="bwrap", package="bubblewrap", needed_for="worker: sandbox"),
     Program(name="setpriv", package="util-linux", needed_for="worker: sandbox"),
@@ -42,7 +51,10 @@ PROGRAMS = (
     Program(name="zstd", package="zstd", needed_for="worker: layers"),
     Program(name="xz", package="xz-utils", needed_for="worker: sources"),
     Program(name="git", package="git", needed_for="worker: patches, git sources"),
+    Program(name="gpg", package="gpg", needed_for="worker: kernel.org sources"),
     Program(name="gpgv", package="gpgv", needed_for="worker: kernel.org sources"),
+    Program(name="apt-get", package="apt", needed_for="worker: debian sources"),
+    Program(name="dpkg-deb", package="dpkg", needed_for="worker: debian sources"),
     Program(name="make", package="make", needed_for="worker: kernel builds"),
     Program(name="gcc-12", package="gcc-12", needed_for="worker: kernel builds"),
     Program(name="ld", package="binutils", needed_for="worker: kernel builds"),
@@ -50,16 +62,19 @@ PROGRAMS = (
     Program(name="bison", package="bison", needed_for="worker: kernel builds"),
     Program(name="bc", package="bc", needed_for="worker: kernel builds"),
     Program(name="cpio", package="cpio", needed_for="worker: kernel builds"),
+    Program(name="rsync", package="rsync", needed_for="worker: kernel headers"),
     Program(name="depmod", package="kmod", needed_for="worker: modules"),
     Program(name="qemu-system-x86_64", package="qemu-system-x86", needed_for="kernfarm boot"),
     Program(name="busybox", package="busybox-static", needed_for="kernfarm boot"),
 )
+HEADERS = (Header(name="openssl/opensslv.h", package="libssl-dev"), Header(name="gelf.h", package="libelf-dev"))
+_INCLUDE = Path("/usr/include")
 
 
 def examine(state_dir: Path) -> list[Finding]:
     """Look at everything; order is the order of the report."""
-    checks: list[Callable[[], Finding]] = [_user_namespaces, _cgroups, lambda: _disk(state_dir)]
-    return [_program(program) for program in PROGRAMS] + [check() for check in checks]
+    checks: list[Callable[[], Finding]] = [_venv, _user_namespaces, _cgroups, lambda: _disk(state_dir)]
+    return [_program(program) for program in PROGRAMS] + [_header(header) for header in HEADERS] + [check() for check in checks]
 
 
 def as_plain(findings: list[Finding]) -> list[dict[str, object]]:
@@ -75,6 +90,30 @@ def _program(program: Program) -> Finding:
         found=path or "missing",
         needed_for=program.needed_for,
         mend="" if path else f"apt-get install {program.package}",
+    )
+
+
+def _header(header: Header) -> Finding:
+    path = _INCLUDE / header.name
+    there = path.is_file()
+    return Finding(
+        name=header.name,
+        ok=there,
+        found=str(path) if there else "missing",
+        needed_for="worker: kernel builds",
+        mend="" if there else f"apt-get install {header.package}",
+    )
+
+
+def _venv() -> Finding:
+    """Debian's Python comes without what puts pip into a new virtual environment."""
+    there = importlib.util.find_spec("ensurepip") is not None
+    return Finding(
+        name="ensurepip",
+        ok=there,
+        found="works" if there else "missing",
+        needed_for="make: virtual environment",
+        mend="" if there else "apt-get install python3-venv",
     )
 
 

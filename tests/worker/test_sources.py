@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gzip
+import hashlib
 import lzma
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from bench.plain import context_of
 from kernel.errors import Code, FarmError
@@ -33,10 +38,11 @@ def node(open_folder: Path) -> Node:
     return Node(WorkerSettings(state_dir=open_folder / "worker", blobs_url=f"file://{open_folder}/blobs", compile_cache=False))
 
 
-def run(node: Node, spec: SourceSpec, settings: SourceSettings | None = None) -> SourceResult:
+def run(node: Node, spec: SourceSpec, settings: SourceSettings | None = None, cancel: threading.Event | None = None) -> SourceResult:
     with node.scratch("source") as scratch:
         context = context_of(node, scratch, Tree(tarball="", version=""), arch="x86_64", toolchain="gcc-12", jobs=1)
-        return source.run(replace(context, sources=settings or SourceSettings()), SourceTask(source=spec))
+        context = replace(context, sources=settings or SourceSettings(), cancel=cancel or threading.Event())
+        return source.run(context, SourceTask(source=spec))
 
 
 def refused(node: Node, spec: SourceSpec, settings: SourceSettings | None = None) -> tuple[Code, str]:
@@ -82,13 +88,37 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
 
 
 class Mirror(SimpleHTTPRequestHandler):
-    """kernel.org's layout from a folder; /broken/ answers 500."""
+    """kernel.org's layout from a folder; /broken/ answers 500, the other names below do with the tarball what they say."""
 
     def do_GET(self) -> None:
-        if self.path.startswith("/broken/"):
+        kind, _, path = self.path.removeprefix("/").partition("/")
+        if kind == "broken":
             self.send_error(500)
+        elif kind in ("cut", "cut-chunk", "drip") and path.endswith(".xz"):
+            self._fail(kind, Path(self.translate_path(f"/{path}")).read_bytes())
         else:
+            self.path = f"/{path}" if kind in ("cut", "cut-chunk", "drip") else self.path
             super().do_GET()
+
+    def _fail(self, kind: str, data: bytes) -> None:
+        self.protocol_version = "HTTP/1.1"
+        self.close_connection = True
+        self.send_response(200)
+        if kind == "cut-chunk":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data[:-1])
+            return
+        # Cut where the archive is whole: only the length tells that something is missing.
+        self.send_header("Content-Length", str(len(data) + 1))
+        self.end_headers()
+        if kind == "cut":
+            self.wfile.write(data)
+            return
+        with contextlib.suppress(ConnectionError):  # the other end has had enough
+            for _ in range(200):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -126,7 +156,59 @@ def test_a_release_is_verified_and_says_who_signed_it(node: Node, mirror: tuple[
     assert result.tree.version == VERSION
     assert signer.fingerprint in result.facts.signer
     assert result.facts.url == f"{url}/v6.x/linux-{VERSION}.tar.xz"
-    assert node.blobs.get_bytes(result.tree.tarball) == (folder / f"linux-{VERSION}.tar.xz").read_bytes()
+    fetched = (folder / f"linux-{VERSION}.tar.xz").read_bytes()
+    assert result.facts.sha256 == hashlib.sha256(fetched).hexdigest(), "it has to be found in kernel.org's sha256sums.asc"
+
+
+def test_what_is_stored_is_the_tar_that_was_verified_and_not_the_file_around_it(
+    node: Node, mirror: tuple[str, Path], signer: Signer
+) -> None:
+    """The file carries bytes beside the archive, which Python ignores and another program may take for the archive."""
+    url, folder = mirror
+    path = folder / f"linux-{VERSION}.tar.xz"
+    verified = lzma.decompress(path.read_bytes())
+    clean = run(node, released(), trusting(url, signer))
+    path.write_bytes(lzma.compress(verified, preset=1) + gzip.compress(b"another archive"))
+    padded = run(node, released(), trusting(url, signer))
+    assert zstandard.ZstdDecompressor().decompress(node.blobs.get_bytes(padded.tree.tarball)) == verified
+    assert padded.tree == clean.tree, "the same tar has to give the same tree, however it was packed"
+    assert padded.facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_of_another_format_under_the_name_of_an_xz_file_is_refused(node: Node, mirror: tuple[str, Path], signer: Signer) -> None:
+    url, folder = mirror
+    path = folder / f"linux-{VERSION}.tar.xz"
+    path.write_bytes(lzma.compress(lzma.decompress(path.read_bytes()), format=lzma.FORMAT_ALONE))
+    code, said = refused(node, released(), trusting(url, signer))
+    assert code is Code.BAD_ARCHIVE
+    assert "xz" in said
+
+
+@pytest.mark.parametrize("how", ["cut", "cut-chunk"])
+def test_a_connection_that_ends_too_early_is_no_whole_file(node: Node, mirror: tuple[str, Path], signer: Signer, how: str) -> None:
+    code, said = refused(node, released(), trusting(f"{mirror[0]}/{how}", signer))
+    assert code is Code.FETCH_FAILED, said
+    assert f"linux-{VERSION}.tar.xz" in said
+
+
+def test_a_mirror_that_drips_is_left_at_the_deadline(node: Node, mirror: tuple[str, Path], signer: Signer) -> None:
+    started = time.monotonic()
+    code, said = refused(node, released(), trusting(f"{mirror[0]}/drip", signer, fetch_timeout_seconds=0.5))
+    assert code is Code.FETCH_FAILED
+    assert "too slow" in said
+    assert time.monotonic() - started < 5
+
+
+def test_a_cancelled_attempt_leaves_a_mirror_that_drips(node: Node, mirror: tuple[str, Path], signer: Signer) -> None:
+    cancel = threading.Event()
+    timer = threading.Timer(0.5, cancel.set)
+    timer.start()
+    started = time.monotonic()
+    with pytest.raises(FarmError) as caught:
+        run(node, released(), trusting(f"{mirror[0]}/drip", signer), cancel=cancel)
+    timer.join()
+    assert caught.value.problem.code is Code.CANCELLED
+    assert time.monotonic() - started < 5
 
 
 def test_another_tarball_under_a_good_signature_is_refused(node: Node, mirror: tuple[str, Path], signer: Signer) -> None:

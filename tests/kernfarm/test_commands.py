@@ -1,0 +1,89 @@
+"""Verbs of the command line against a farm that is played."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from kernfarm import layout
+from kernfarm.cli import commands
+from kernfarm.cli.output import Output
+from kernfarm.client import BuildInfo, FarmClient
+
+ORDER = ("source", "configure", "prepare", "compile-000", "compile-001", "link", "package")
+
+
+class Growing:
+    """A build whose compile steps come a moment after prepare has ended; watching or following a log lets it go on."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+        self.planned = False
+
+    def info(self) -> BuildInfo:
+        known = [key for key in ORDER if self.planned or not key.startswith("compile")]
+        left = [key for key in known if key not in self.ended]
+        # Between prepare and the plan nothing can run.
+        runs = left[0] if left and (self.planned or left[0] != "link") else ""
+        states = {key: "succeeded" if key in self.ended else "running" if key == runs else "waiting" for key in known}
+        return {"state": "running" if left else "succeeded", "steps": [{"key": key, "state": states[key]} for key in known]}
+
+    async def get(self, build_id: str) -> BuildInfo:
+        return self.info()
+
+    async def watch(self, build_id: str) -> AsyncIterator[BuildInfo]:
+        yield self.info()
+        if "prepare" in self.ended:
+            self.planned = True
+            yield self.info()
+
+    async def logs(self, build_id: str, step: str, *, offset: int, follow: bool) -> AsyncIterator[bytes]:
+        yield f"output of {step}\n".encode()
+        if follow:
+            self.ended.append(step)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+async def test_logs_show_each_step_once_and_in_order_and_following_also_those_that_come_with_the_plan(
+    capfdbinary: pytest.CaptureFixture[bytes], follow: bool
+) -> None:
+    words = argparse.Namespace(build="b", step="", offset=0, follow=follow)
+    assert await commands.logs(words, cast(FarmClient, Growing()), Output(json_mode=False)) == 0
+    shown = [line.rpartition(" ")[2] for line in capfdbinary.readouterr().out.decode().splitlines()]
+    assert shown == [key for key in ORDER if follow or not key.startswith("compile")]
+
+
+class Store:
+    """Gives out blobs and remembers which."""
+
+    def __init__(self, *contents: bytes) -> None:
+        self.blobs = {f"sha256:{hashlib.sha256(data).hexdigest()}": data for data in contents}
+        self.asked: list[str] = []
+
+    def info(self) -> BuildInfo:
+        blobs: list[dict[str, Any]] = [{"digest": digest} for digest in self.blobs]
+        return {"id": "b", "release": "6.1.1-linuxkit", "images": [{"index": next(iter(self.blobs)), "blobs": blobs}]}
+
+    async def download(self, digest: str, to: Path) -> None:
+        self.asked.append(digest)
+        to.write_bytes(self.blobs[digest])
+
+    async def result(self, build_id: str) -> dict[str, Any]:
+        return {}
+
+
+async def test_fetching_again_mends_a_damaged_blob_and_leaves_whole_ones(tmp_path: Path) -> None:
+    store = Store(b'{"manifests": []}', b"layer")
+    index, layer = store.blobs
+    await commands.fetch_to(cast(FarmClient, store), store.info(), tmp_path)
+    assert store.asked == [index, layer]
+    layout.blob_path(tmp_path, layer).write_bytes(b"lay3r")
+    store.asked.clear()
+    await commands.fetch_to(cast(FarmClient, store), store.info(), tmp_path)
+    assert store.asked == [layer]
+    assert layout.blob_path(tmp_path, layer).read_bytes() == b"layer"
