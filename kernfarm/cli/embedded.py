@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
+from kernfarm.cli.claim import Claim
 from kernfarm.client import FarmClient
 from kernfarm.process import Service
 from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
@@ -59,22 +59,24 @@ class EmbeddedFarm:
         self._plan = plan
         self._token = secrets.token_hex(32)
         self._port = _free_port()
-        # Ray's sockets have long names below this folder, and a socket's path has at most 107 bytes.
-        self._temp = Path(f"/tmp/kf-{secrets.token_hex(4)}")
+        self._claim = Claim(plan.state)
+        self._told = threading.Event()
         self.services: dict[str, Service] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
         self.address = ""
 
-    def start(self) -> None:
-        """Raises FarmError(UNAVAILABLE) when a program does not come up, with the place of its log."""
+    def start(self, stop: threading.Event | None = None) -> None:
+        """Raises FarmError: CONFLICT when a farm runs in the state folder already, UNAVAILABLE when a program does not come up, with
+        the place of its log, CANCELLED when `stop` is set before all serve. What was started then is ended by `stop()`."""
         plan = self._plan
-        plan.state.mkdir(parents=True, exist_ok=True)
+        self._claim.take()
+        self._told = stop or self._told
         token_file = plan.state / "ray-token"
         token_file.touch(mode=0o600)
         token_file.write_text(self._token)
         ray = str(Path(sys.executable).with_name("ray"))
         head = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=0"]
-        head += ["--include-dashboard=false", f"--temp-dir={self._temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        head += ["--include-dashboard=false", f"--temp-dir={self._claim.temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
         head += [f"--ray-client-server-port={_free_port()}", *_NO_FIXED_PORTS]
         head += [f"--system-config={json.dumps(_SYSTEM_CONFIG)}"]
         self._begin("ray-head", head, self._environment())
@@ -147,12 +149,14 @@ class EmbeddedFarm:
     def _await(self, name: str, ready: Any) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not ready():
+            if self._told.is_set():
+                raise FarmError(Code.CANCELLED, f"told to stop before {name} was up", where=str(self._plan.state))
             code = self.services[name].poll()
             if code is not None or time.monotonic() > deadline:
                 tail = self.log_of(name).read_text(errors="replace").strip().splitlines()[-1:]
                 said = f"ended with {code}" if code is not None else "did not come up in time"
                 raise FarmError(Code.UNAVAILABLE, f"{name} {said}: {' '.join(tail)}", where=str(self.log_of(name)))
-            time.sleep(0.05)
+            self._told.wait(0.05)
 
     def supervise(self, stop: threading.Event) -> None:
         """Start again what dies, until `stop`. Ray's head is the exception: without it the others have nothing to talk to."""
@@ -173,15 +177,17 @@ class EmbeddedFarm:
         self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name)
 
     def stop(self) -> None:
-        """End all programs, coordinator first, and remove Ray's temporary folder."""
+        """End all programs, coordinator first, and remove Ray's temporary folder. Touches nothing in a folder that is another farm's."""
+        if not self._claim.held:
+            return
         for name in ("coordinator", *[each for each in self.services if each.startswith("worker")]):
             if name in self.services:
                 self.services[name].terminate()
         if "ray-head" in self.services:
             # Its table of nodes waits ten seconds for nodes that have gone; nothing in it outlives the farm.
             self.services["ray-head"].terminate(grace_seconds=1.0)
-        shutil.rmtree(self._temp, ignore_errors=True)
         self._address_file.unlink(missing_ok=True)
+        self._claim.release()
 
 
 def run(plan: Plan, said: Any) -> int:
@@ -191,9 +197,12 @@ def run(plan: Plan, said: Any) -> int:
         signal.signal(number, lambda *_: stop.set())
     farm = EmbeddedFarm(plan)
     try:
-        farm.start()
+        farm.start(stop)
         said(farm.address)
         farm.supervise(stop)
+    except FarmError as error:
+        if error.problem.code is not Code.CANCELLED:  # told to stop while it started: as good an end as later
+            raise
     finally:
         farm.stop()
     return 0
