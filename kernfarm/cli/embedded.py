@@ -22,7 +22,8 @@ from kernfarm.client import FarmClient
 from kernfarm.process import Service
 from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
 
-_START_SECONDS = 60.0
+# A raylet on a machine under load may need more than a minute.
+_START_SECONDS = 120.0
 _RESTART_SECONDS = 2.0
 # What `ray start` says once its node is registered.
 _STARTED = "Ray runtime started."
