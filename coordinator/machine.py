@@ -30,12 +30,11 @@ from kernel import digest as digests
 from kernel.codec import tagged
 from kernel.errors import Code, FarmError, Problem
 from kernel.spec import BuildSpec
-from kernel.steps import PrepareResult, Result, StepKind
+from kernel.steps import ORDER, PrepareResult, Result, StepKind
 
 # A flaky node may lose an attempt; the same step failing on three workers is no flake.
 MAX_FAILURES = 3
 MAX_LOSSES = 5
-_ORDER = {kind: index for index, kind in enumerate(StepKind)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +247,10 @@ class Machine:
         """A step that was done again made something else (a mutable source has moved on): nothing made from the old may stay."""
         aborts: list[Instruction] = []
         for other in build.steps.values():
-            if _ORDER[other.kind] > _ORDER[step.kind]:
+            if ORDER[other.kind] > ORDER[step.kind]:
                 aborts += self._withdraw(other, at)
                 other.result = other.previous = None
-        if _ORDER[step.kind] < _ORDER[StepKind.COMPILE]:
+        if ORDER[step.kind] < ORDER[StepKind.COMPILE]:
             build.planned, build.shards, build.covered, build.link_only = False, (), 0, 0
             add_shards(build)
         return aborts

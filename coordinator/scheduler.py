@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from coordinator.fleet import WorkerInfo
 from kernel.errors import Code, Problem
-from kernel.steps import StepKind
-
-_ORDER = {kind: index for index, kind in enumerate(StepKind)}
+from kernel.steps import ORDER, StepKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +36,7 @@ def assign(ready: Iterable[ReadyStep], workers: Sequence[WorkerInfo], busy: Mapp
     that can serve it, preferably none where it failed. The order of the arguments' items makes no difference."""
     used = dict(busy)
     assignments: list[Assignment] = []
-    queue = sorted(ready, key=lambda item: (item.submitted_at, item.build_id, -_ORDER[item.kind], -item.weight_seconds, item.step))
+    queue = sorted(ready, key=lambda item: (item.submitted_at, item.build_id, -ORDER[item.kind], -item.weight_seconds, item.step))
     for item in queue:
         able = [
             worker

@@ -24,6 +24,9 @@ class StepKind(StrEnum):
     PACKAGE = "package"
 
 
+ORDER = {kind: index for index, kind in enumerate(StepKind)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
     """A kernel source tree: the digest of its tarball as fetched, and of the upper layer that the patches made ("" for none)."""
