@@ -116,23 +116,23 @@ class RayFleet:
 
         Where more than the attempt's own process failed, the node is doubted before anyone hears of it: what is lost is launched anew at
         once, and a dead node that still counts as alive would refuse it again and again."""
+        problem = Problem(code=Code.WORKER_LOST, message="the worker was lost: its stream ended without an outcome")
         try:
             async for reference in stream:
                 event = _event(attempt_id, await reference)
                 await self._events.put(event)
                 if isinstance(event, (AttemptFinished, AttemptFailed)):
                     return
-            reason = "its stream ended without an outcome"
         except ray.exceptions.RayError as error:
             reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            problem = Problem(code=Code.WORKER_LOST, message=f"the worker was lost: {reason}")
             if not isinstance(error, _OF_THE_PROCESS):
                 await self.doubt(worker_id, reason)
         except Exception as error:  # whatever it is, the attempt has to end: nobody else follows it
             log.exception("following %s", attempt_id)
-            reason = f"{type(error).__name__}: {error}"
+            problem = Problem(code=Code.INTERNAL, message=f"what the worker said can't be read: {type(error).__name__}: {error}")
         finally:
             self._streams.pop(attempt_id, None)
-        problem = Problem(code=Code.WORKER_LOST, message=f"the worker was lost: {reason}")
         await self._events.put(AttemptFailed(attempt_id=attempt_id, problem=problem, usage=Usage()))
 
     async def _watch_nodes(self) -> None:
