@@ -35,7 +35,9 @@ class Terminal:
     def __init__(self, *argv: str, env: dict[str, str]) -> None:
         self._master, slave = os.openpty()
         self.seen = b""
-        self._child = subprocess.Popen(["setsid", "--ctty", "--wait", *argv], stdin=slave, stdout=slave, stderr=slave, env=env)
+        # A shell that starts a test run in the background lets it ignore Ctrl-C; the foreground job of a terminal never does.
+        foreground = ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", *argv]
+        self._child = subprocess.Popen(foreground, stdin=slave, stdout=slave, stderr=slave, env=env)
         os.close(slave)
 
     def read_until(self, text: bytes, seconds: float) -> None:
