@@ -39,7 +39,7 @@ def check(spec: RequestSpec, blobs: BlobStore, workers: Sequence[WorkerInfo]) ->
     for blob in spec.patches:
         patch.parse(_text(blobs, blob, "patch", _MAX_PATCH), blob.name)
     for arch in spec.arches:
-        if problem := scheduler.refuse(workers, arch, spec.toolchain):
+        if problem := scheduler.refuse(workers, arch, spec.toolchain, boot=not spec.skip_boot):
             raise FarmError.of(problem)
 
 

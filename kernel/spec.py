@@ -58,7 +58,8 @@ class ConfigSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestSpec:
-    """A whole request: expands into one build for each arch and flavour."""
+    """A whole request: expands into one build for each arch and flavour. `skip_boot`: no boot test, for configurations that can't boot
+    in QEMU."""
 
     source: SourceSpec
     arches: tuple[str, ...]
@@ -68,6 +69,7 @@ class RequestSpec:
     toolchain: str = "gcc-12"
     outputs: tuple[str, ...] = ("kernel",)
     local_version: str = "-linuxkit"
+    skip_boot: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

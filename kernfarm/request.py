@@ -30,6 +30,7 @@ class Draft:
     toolchain: str = "gcc-12"
     outputs: tuple[str, ...] = ("kernel",)
     local_version: str = "-linuxkit"
+    boot: bool = True
     folder: Path = Path()
 
 
@@ -47,7 +48,7 @@ def read_file(path: Path) -> Draft:
 
 
 def _from_values(values: dict[Any, Any], path: Path) -> Draft:
-    known = ("source", "arch", "flavours", "config", "patches", "toolchain", "outputs", "local_version")
+    known = ("source", "arch", "flavours", "config", "patches", "toolchain", "outputs", "local_version", "boot")
     _refuse_unknown(values, known, str(path))
     config = values.get("config", {})
     if isinstance(config, str):
@@ -62,6 +63,10 @@ def _from_values(values: dict[Any, Any], path: Path) -> Draft:
     for name in ("arch", "flavours", "outputs"):
         if name in values:
             given[name] = _words(values[name], f"{path}: {name}")
+    if "boot" in values:
+        if not isinstance(values["boot"], bool):
+            raise FarmError(Code.INVALID_ARGUMENT, f"expected true or false, got {values['boot']!r}", where=f"{path}: boot")
+        given["boot"] = values["boot"]
     if "base" in config:
         given["base"] = _word(config["base"], f"{path}: config.base")
     if "fragments" in config:
@@ -136,6 +141,7 @@ def prepare(draft: Draft) -> Prepared:
         toolchain=draft.toolchain,
         outputs=draft.outputs,
         local_version=draft.local_version,
+        skip_boot=not draft.boot,
     )
     return Prepared(spec=spec, uploads=uploads)
 

@@ -84,6 +84,7 @@ class CoordinatorSettings:
     heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
     step_timeout_seconds: float = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")
     longest_shard_seconds: float = _setting(120.0, "CPU time of a shard at most: what is done again when a worker is lost")
+    signer_socket: str = _setting("", "Unix socket of the signer; empty: builds are not signed")
     source_ttl_seconds: float = _setting(3600.0, "how long `debian:6.1` or a git branch means the tree it meant before")
     max_upload_bytes: int = _setting(4 * GIB, "as for fetched tarballs")
     memory_bytes: int = _setting(4 * GIB, "memory limit of an attempt, unless the worker's own is lower")

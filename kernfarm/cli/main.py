@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--toolchain", metavar="NAME")
     build.add_argument("--output", dest="outputs", action=_Append, metavar="NAME")
     build.add_argument("--local-version", metavar="SUFFIX", help="default: -linuxkit")
+    build.add_argument(
+        "--no-boot", dest="boot", action="store_const", const=False, help="no boot test: for configurations that can't boot in QEMU"
+    )
     build.add_argument("--clean", action="store_true", help="do every step anew; only the compile cache is used")
     build.add_argument("--detach", action="store_true", help="print the build's id and return")
     build.add_argument("--request-id", metavar="ID", help="idempotency key: the same id gives the same builds")

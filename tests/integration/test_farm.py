@@ -224,7 +224,7 @@ BAD: list[tuple[str, list[str], int, str]] = [
 @pytest.mark.parametrize(("words", "code", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_words_are_refused_with_the_mend(farm: EmbeddedFarm, tarball: Path, words: list[str], code: int, said: str) -> None:
     source = [] if "--source" in words else ["--source", f"file:{tarball}"]
-    done = kernfarm(farm, "build", *source, *words)
+    done = kernfarm(farm, "build", "--no-boot", *source, *words)
     assert done.code == code, done.output
     assert said in " ".join(done.output.decode().split())
 
@@ -245,7 +245,7 @@ def test_bad_fragments_name_symbol_place_and_reason(
 ) -> None:
     path = tmp_path / "my.config"
     path.write_text(text)
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--config", str(path))
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--config", str(path))
     assert done.code == code, done.output
     shown = " ".join(done.output.decode().split())
     assert all(word in shown for word in said), shown
@@ -254,18 +254,18 @@ def test_bad_fragments_name_symbol_place_and_reason(
 def test_bad_patches_name_patch_file_and_hunk(farm: EmbeddedFarm, tarball: Path, tmp_path: Path) -> None:
     patch = tmp_path / "0001-x.patch"
     patch.write_text("--- a/Makefile\n+++ b/Makefile\n@@ -1,2 +1,2 @@\n-not what is there\n+x\n y\n")
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch))
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--patches", str(patch))
     assert done.code == 2
     assert "0001-x.patch" in done.output.decode()
     assert "hunk 1" in done.output.decode()
     patch.write_text("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n")
-    assert kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch)).code == 2
+    assert kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--patches", str(patch)).code == 2
 
 
 def test_no_kernel_and_no_archive_are_the_users_fault(farm: EmbeddedFarm, tmp_path: Path) -> None:
     bad = tmp_path / "linux.tar.xz"
     bad.write_bytes(b"this is no archive")
-    done = kernfarm(farm, "build", "--source", f"file:{bad}")
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{bad}")
     assert done.code == 2, done.output
     assert "cannot unpack" in done.output.decode()
 
@@ -280,7 +280,7 @@ def test_unknown_builds_and_absent_farms(farm: EmbeddedFarm) -> None:
 
 
 def test_json_is_on_stdout_alone(farm: EmbeddedFarm, tarball: Path) -> None:
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--json")
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--json")
     assert done.code == 0, done.output
     data: Any = json.loads(done.output[done.output.index(b"[\n") :])
     assert data[0]["state"] == "succeeded"
@@ -289,6 +289,6 @@ def test_json_is_on_stdout_alone(farm: EmbeddedFarm, tarball: Path) -> None:
 
 
 def test_the_farm_still_serves_and_nothing_is_left_behind(farm: EmbeddedFarm, tarball: Path) -> None:
-    assert kernfarm(farm, "build", "--source", f"file:{tarball}").code == 0
+    assert kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}").code == 0
     scratch = farm._plan.state / "worker/scratch"
     assert [entry.name for entry in scratch.iterdir() if entry.is_dir()] == []
