@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm.cli import commands, doctor, embedded
+from kernfarm.cli import commands, doctor, embedded, verifying
 from kernfarm.cli.output import Output
 from kernfarm.client import FarmClient
 
@@ -82,6 +82,10 @@ def parser() -> argparse.ArgumentParser:
     boot.add_argument("--check", action="store_true", help="no shell: boot, load --module, power off")
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
     boot.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
+    verify = verbs.add_parser("verify", parents=[common], help="check an image's signatures, digests, provenance and SBOM; asks no farm")
+    verify.add_argument("image", metavar="IMAGE", help="folder with an OCI layout, as fetch writes it")
+    verify.add_argument("--key", type=Path, required=True, metavar="FILE", help="the farm's cosign.pub")
+    verify.add_argument("--builder", default="", metavar="ID", help="the builder that the provenance has to name")
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
     check = verbs.add_parser("doctor", parents=[common], help="what this machine lacks, and the command that mends it")
     check.add_argument("--state", type=Path, default=default_state())
@@ -110,6 +114,8 @@ def main(argv: list[str] | None = None) -> int:
         if words.verb == "up":
             plan = embedded.Plan(state=words.state.absolute(), workers=words.workers, jobs=words.jobs, listen=words.listen)
             return embedded.run(plan, lambda address: out.say(f"the farm serves on {address}; Ctrl-C stops it"))
+        if words.verb == "verify":
+            return verifying.run(words, out)
         if words.verb == "doctor":
             return _doctor(words, out)
         return asyncio.run(_remote(words, out))
