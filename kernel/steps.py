@@ -195,6 +195,7 @@ class PackageTask:
     outputs: tuple[str, ...]
     facts: SourceFacts
     compiler: str
+    vmlinux: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
