@@ -17,6 +17,8 @@ _BASES = ("defconfig", "tinyconfig", "allnoconfig", "file")
 _MAX_FRAGMENT = 4 << 20
 _MAX_PATCH = 64 << 20
 _LONGEST_NAME = 1000
+# The kernel's release is at most 64 characters (include/linux/utsname.h), of which its version needs up to 24.
+_LONGEST_SUFFIX = 40
 # It becomes a part of the image's tag: no other characters are allowed there (OCI distribution specification).
 _LOCAL_VERSION = re.compile(r"[A-Za-z0-9._-]{0,40}")
 _FLAVOUR = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -62,10 +64,16 @@ def _words(spec: RequestSpec) -> None:
     for flavour in spec.flavours:
         if flavour not in defined:
             tables.flavour(flavour)
+    for build in expand(spec, domain=""):
+        if len(name := build.local_version + tables.flavour(build.base_flavour).suffix) > _LONGEST_SUFFIX:
+            hint = f"at most {_LONGEST_SUFFIX} characters with the flavour's suffix"
+            raise FarmError(Code.INVALID_ARGUMENT, f"the kernel's name would end with {name!r}", where="local_version", hint=hint)
     for config in spec.arch_configs:
         if config.arch not in spec.arches:
             hint = f"it builds {', '.join(spec.arches)}"
-            raise FarmError(Code.INVALID_ARGUMENT, f"a configuration for {config.arch[:80]!r}, which is not built", where="config", hint=hint)
+            raise FarmError(
+                Code.INVALID_ARGUMENT, f"a configuration for {config.arch[:80]!r}, which is not built", where="config", hint=hint
+            )
     for output in spec.outputs:
         tables.output(output)
     if _LOCAL_VERSION.fullmatch(spec.local_version) is None:
@@ -82,7 +90,9 @@ def _own_flavour(own: OwnFlavour, spec: RequestSpec) -> None:
     if own.name not in spec.flavours:
         raise FarmError(Code.INVALID_ARGUMENT, "defined, but not built", where=where, hint="name it in `flavours`")
     tables.flavour(own.extends)
-    others = [each.suffix for each in spec.own_flavours if each is not own] + [tables.flavour(name).suffix for name in tables.names("flavour")]
+    others = [each.suffix for each in spec.own_flavours if each is not own] + [
+        tables.flavour(name).suffix for name in tables.names("flavour")
+    ]
     if _SUFFIX.fullmatch(own.suffix) is None or own.suffix in others:
         hint = "a dash, then letters, digits and ._-, such as -foo"
         raise FarmError(Code.INVALID_ARGUMENT, f"the suffix {own.suffix[:80]!r} is none, or taken", where=where, hint=hint)

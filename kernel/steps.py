@@ -269,9 +269,7 @@ class SignResult:
 
 
 Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask | BootTask | SignTask
-Result = (
-    SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
-)
+Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
 
 TASKS: dict[StepKind, type[Task]] = {
     StepKind.SOURCE: SourceTask,
