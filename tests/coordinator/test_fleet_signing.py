@@ -8,8 +8,8 @@ import pytest
 from coordinator.fleet import AttemptFailed, AttemptFinished, AttemptHeard, FleetEvent, WorkerJoined
 from coordinator.fleet_signing import SigningFleet
 from kernel.errors import Code, FarmError
-from kernel.steps import Attempt, SignResult, SignTask, SourceTask, StepKind
 from kernel.spec import SourceKind, SourceSpec
+from kernel.steps import Attempt, SignResult, SignTask, SourceTask, StepKind
 from tests.fakes.fleet import FakeFleet
 
 NOTHING = SignResult(attachments=())
