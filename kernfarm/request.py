@@ -34,7 +34,8 @@ class OwnDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """The words of a request. `base` may be "series": defconfig, configuration and patches of `series`, or of the source's. Paths are relative to the folder of the file that named them, or to the working directory."""
+    """The words of a request. `base` may be "series": defconfig, configuration and patches of `series`, or of the source's.
+    Paths are relative to the folder of the file that named them, or to the working directory."""
 
     source: str = ""
     arch: tuple[str, ...] = ("x86_64",)

@@ -41,7 +41,7 @@ def load(name: str, root: Path | None = None) -> Series:
 
 
 def of_source(source: SourceSpec) -> str:
-    """The series of a source: `6.1.x` for kernel.org:6.1.192 and debian:6.1. Raises FarmError(INVALID_ARGUMENT) when its words don't say."""
+    """The series of a source: `6.1.x` for kernel.org:6.1.192 and debian:6.1. Raises FarmError(INVALID_ARGUMENT) when it doesn't say."""
     ref = source.ref.rpartition("@")[2] if source.kind is SourceKind.GIT else source.ref
     match = None if source.kind is SourceKind.FILE else _VERSION.fullmatch(ref.partition("=")[0])
     if match is None:
