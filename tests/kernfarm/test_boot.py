@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import Code, FarmError
-from kernfarm import boot
+from kernfarm import boot, guest
 
-UP = f"{boot.BOOTED}, Linux 6.1.192-linuxkit\r\n{boot.LOADED} dummy\r\n"
+UP = f"{guest.BOOTED}, Linux 6.1.192-linuxkit\r\n{guest.LOADED} dummy\r\n"
 
 
 def refused(console: str, seconds: float) -> str:
     with pytest.raises(FarmError) as caught:
-        boot.read_console(console, seconds)
+        guest.read_console(console, seconds)
     assert caught.value.problem.code is Code.KERNEL_DOES_NOT_BOOT
     return caught.value.problem.message
 
 
 def test_a_boot_that_got_to_its_end_says_release_and_modules() -> None:
-    seen = boot.read_console(f"[    0.0] noise\r\n{UP}{boot.DONE}\r\n", 3.0)
+    seen = guest.read_console(f"[    0.0] noise\r\n{UP}{guest.DONE}\r\n", 3.0)
     assert (seen.release, seen.loaded, seen.seconds) == ("6.1.192-linuxkit", ("dummy",), 3.0)
 
 
@@ -41,7 +41,7 @@ def test_a_console_without_user_space_says_so() -> None:
 def test_a_guest_that_ends_or_hangs_before_its_end_does_not_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, then: str) -> None:
     """With a program in QEMU's place that shows what such a guest shows."""
     qemu = tmp_path / "qemu-system-x86_64"
-    qemu.write_text(f"#!/bin/sh\necho '{boot.BOOTED}, Linux 6.1.1'\n{then}\n")
+    qemu.write_text(f"#!/bin/sh\necho '{guest.BOOTED}, Linux 6.1.1'\n{then}\n")
     qemu.chmod(0o755)
     monkeypatch.setattr(boot, "_PATH", f"{tmp_path}:{boot._PATH}")
     with tarfile.open(tmp_path / "kernel.tar", "w"):
