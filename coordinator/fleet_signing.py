@@ -73,9 +73,7 @@ class SigningFleet:
         beats = asyncio.create_task(self._beat(attempt))
         try:
             result = await self._patiently(attempt.build_id)
-            outcome: FleetEvent = AttemptFinished(
-                attempt_id=attempt.attempt_id, result=result, usage=Usage(wall_seconds=clock() - started)
-            )
+            outcome: FleetEvent = AttemptFinished(attempt_id=attempt.attempt_id, result=result, usage=Usage(wall_seconds=clock() - started))
         except FarmError as error:
             outcome = AttemptFailed(attempt_id=attempt.attempt_id, problem=error.problem, usage=Usage(wall_seconds=clock() - started))
         except Exception as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import cast
 
+from kernel import tables
 from kernel.errors import Problem
 from kernel.plan import Shard
 from kernel.spec import BuildSpec
@@ -159,7 +160,7 @@ def task_of(build: Build, step: Step) -> Task | None:
         return ConfigureTask(
             tree=tree,
             arch=spec.arch,
-            flavour=spec.flavour,
+            flavour=spec.base_flavour,
             toolchain=spec.toolchain,
             config=spec.config,
             local_version=spec.local_version,
@@ -213,6 +214,7 @@ def task_of(build: Build, step: Step) -> Task | None:
         outputs=spec.outputs,
         facts=replace(source.facts, patches=spec.patches),
         compiler=prepared.compiler,
+        vmlinux=tables.flavour(spec.base_flavour).vmlinux,
     )
 
 

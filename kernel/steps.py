@@ -195,6 +195,7 @@ class PackageTask:
     outputs: tuple[str, ...]
     facts: SourceFacts
     compiler: str
+    vmlinux: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,9 +269,7 @@ class SignResult:
 
 
 Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask | BootTask | SignTask
-Result = (
-    SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
-)
+Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
 
 TASKS: dict[StepKind, type[Task]] = {
     StepKind.SOURCE: SourceTask,

@@ -13,7 +13,7 @@ from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.steps import Attachment
 
-_FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar")
+_FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar", "vmlinux")
 
 
 def blob_path(folder: Path, digest: str) -> Path:

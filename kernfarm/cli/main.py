@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--source", metavar="KIND:REF", help="kernel.org:VERSION, debian:6.1[=VERSION], git:URL@REF, file:TARBALL")
     build.add_argument("--arch", action=_Append, metavar="ARCH")
     build.add_argument("--flavour", dest="flavours", action=_Append, metavar="NAME")
-    build.add_argument("--base", metavar="CONFIG", help="defconfig, tinyconfig, allnoconfig, or a complete .config")
+    build.add_argument("--base", metavar="CONFIG", help="defconfig, tinyconfig, allnoconfig, series, or a complete .config")
+    build.add_argument("--series", metavar="NAME", help="6.1.x, 6.12.x; default: the source's")
     build.add_argument(
         "--config", dest="fragments", action=_Append, type=Path, metavar="FRAGMENT", help="config fragment on top; may be repeated"
     )

@@ -49,6 +49,5 @@ def show(report: Report, out: Output) -> None:
     for check in failed:
         if check.problem is not None:
             out.problem(check.problem)
-    out.say(
-        f"{report.image}: {'every check holds' if report.ok else f'{len(failed)} checks failed'}; built by {report.builder or 'nobody known'}"
-    )
+    verdict = "every check holds" if report.ok else f"{len(failed)} checks failed"
+    out.say(f"{report.image}: {verdict}; built by {report.builder or 'nobody known'}")

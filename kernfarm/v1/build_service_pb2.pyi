@@ -49,17 +49,43 @@ class Source(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Config(_message.Message):
-    __slots__ = ("base", "file", "fragments")
+    __slots__ = ("base", "file", "fragments", "base_fragments")
     BASE_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
     base: str
     file: NamedBlob
     fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
-    def __init__(self, base: _Optional[str] = ..., file: _Optional[_Union[NamedBlob, _Mapping]] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+    base_fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, base: _Optional[str] = ..., file: _Optional[_Union[NamedBlob, _Mapping]] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., base_fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+
+class ArchConfig(_message.Message):
+    __slots__ = ("arch", "fragments", "base_fragments")
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    arch: str
+    fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    base_fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, arch: _Optional[str] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., base_fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+
+class OwnFlavour(_message.Message):
+    __slots__ = ("name", "suffix", "extends", "fragments", "patches")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUFFIX_FIELD_NUMBER: _ClassVar[int]
+    EXTENDS_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    suffix: str
+    extends: str
+    fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    patches: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, name: _Optional[str] = ..., suffix: _Optional[str] = ..., extends: _Optional[str] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
 
 class RequestSpec(_message.Message):
-    __slots__ = ("source", "arches", "flavours", "config", "patches", "toolchain", "outputs", "local_version", "skip_boot")
+    __slots__ = ("source", "arches", "flavours", "config", "patches", "toolchain", "outputs", "local_version", "skip_boot", "arch_configs", "own_flavours")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
     FLAVOURS_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +95,8 @@ class RequestSpec(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SKIP_BOOT_FIELD_NUMBER: _ClassVar[int]
+    ARCH_CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    OWN_FLAVOURS_FIELD_NUMBER: _ClassVar[int]
     source: Source
     arches: _containers.RepeatedScalarFieldContainer[str]
     flavours: _containers.RepeatedScalarFieldContainer[str]
@@ -78,7 +106,9 @@ class RequestSpec(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[str]
     local_version: str
     skip_boot: bool
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., arches: _Optional[_Iterable[str]] = ..., flavours: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., toolchain: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., local_version: _Optional[str] = ..., skip_boot: _Optional[bool] = ...) -> None: ...
+    arch_configs: _containers.RepeatedCompositeFieldContainer[ArchConfig]
+    own_flavours: _containers.RepeatedCompositeFieldContainer[OwnFlavour]
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., arches: _Optional[_Iterable[str]] = ..., flavours: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., toolchain: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., local_version: _Optional[str] = ..., skip_boot: _Optional[bool] = ..., arch_configs: _Optional[_Iterable[_Union[ArchConfig, _Mapping]]] = ..., own_flavours: _Optional[_Iterable[_Union[OwnFlavour, _Mapping]]] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("code", "message", "where", "hint")

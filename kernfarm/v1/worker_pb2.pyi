@@ -194,7 +194,7 @@ class LinkResult(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., compiled: _Optional[int] = ..., unplanned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PackageTask(_message.Message):
-    __slots__ = ("tree", "arch", "flavour", "toolchain", "config", "prepared", "linked", "release", "outputs", "facts", "compiler")
+    __slots__ = ("tree", "arch", "flavour", "toolchain", "config", "prepared", "linked", "release", "outputs", "facts", "compiler", "vmlinux")
     TREE_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     FLAVOUR_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class PackageTask(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     COMPILER_FIELD_NUMBER: _ClassVar[int]
+    VMLINUX_FIELD_NUMBER: _ClassVar[int]
     tree: Tree
     arch: str
     flavour: str
@@ -217,7 +218,8 @@ class PackageTask(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[str]
     facts: SourceFacts
     compiler: str
-    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., config: _Optional[str] = ..., prepared: _Optional[str] = ..., linked: _Optional[str] = ..., release: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., facts: _Optional[_Union[SourceFacts, _Mapping]] = ..., compiler: _Optional[str] = ...) -> None: ...
+    vmlinux: bool
+    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., config: _Optional[str] = ..., prepared: _Optional[str] = ..., linked: _Optional[str] = ..., release: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., facts: _Optional[_Union[SourceFacts, _Mapping]] = ..., compiler: _Optional[str] = ..., vmlinux: _Optional[bool] = ...) -> None: ...
 
 class PackageResult(_message.Message):
     __slots__ = ("artifacts", "images")

@@ -8,8 +8,8 @@ import pytest
 from coordinator.fleet import AttemptFailed, AttemptFinished, AttemptHeard, FleetEvent, WorkerJoined
 from coordinator.fleet_signing import SigningFleet
 from kernel.errors import Code, FarmError
-from kernel.steps import Attempt, SignResult, SignTask, SourceTask, StepKind
 from kernel.spec import SourceKind, SourceSpec
+from kernel.steps import Attempt, SignResult, SignTask, SourceTask, StepKind
 from tests.fakes.fleet import FakeFleet
 
 NOTHING = SignResult(attachments=())
@@ -18,9 +18,7 @@ NOTHING = SignResult(attachments=())
 def attempt(kind: StepKind = StepKind.SIGN) -> Attempt:
     source = SourceTask(source=SourceSpec(kind=SourceKind.DEBIAN, ref="6.1"))
     task = SignTask(build_id="b", images=()) if kind is StepKind.SIGN else source
-    return Attempt(
-        attempt_id="a", build_id="b", kind=kind, task=task, domain="t", jobs=1, timeout_seconds=60, heartbeat_seconds=0.01
-    )
+    return Attempt(attempt_id="a", build_id="b", kind=kind, task=task, domain="t", jobs=1, timeout_seconds=60, heartbeat_seconds=0.01)
 
 
 async def started(sign: Callable[[str], Awaitable[SignResult]], patience: float = 0.0) -> tuple[SigningFleet, FakeFleet]:

@@ -201,7 +201,7 @@ def test_an_image_is_booted_and_then_signed() -> None:
 def test_an_image_that_does_not_boot_is_not_signed() -> None:
     driver = Driver()
     build_id = driver.submit(spec(), boot=True, sign=True)
-    while "package" != next(step.key for _, step in driver.machine.ready()):
+    while next(step.key for _, step in driver.machine.ready()) != "package":
         for attempt in driver.launch():
             driver.succeed(attempt)
     (package,) = driver.launch()
