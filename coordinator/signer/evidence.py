@@ -12,7 +12,7 @@ from coordinator.state import Build, BuildState, Step, StepState, packaged
 from kernel import digest as digests
 from kernel.codec import canonical
 from kernel.errors import Code, FarmError
-from kernel.signing.provenance import BuildFacts
+from kernel.signing.provenance import BuildFacts, config_files
 from kernel.steps import ConfigureResult, PackageResult, PrepareResult, SourceResult
 
 
@@ -88,7 +88,7 @@ def facts_of(build: Build, builder_id: str, record: str) -> BuildFacts:
         "tree": source.tree.tarball,
         "config": configured.config,
         **{f"patch {patch.name}": patch.digest for patch in facts.patches},
-        **{f"fragment {each.name}": each.digest for each in build.spec.config.fragments},
+        **{f"fragment {each.name}": each.digest for each in config_files(build.spec)},
     }
     for what, digest in named.items():
         if not digests.is_digest(digest):

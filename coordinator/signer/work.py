@@ -85,8 +85,8 @@ class Signer:
         """Provenance and bill of materials, held against the image as `kernfarm verify` will do it."""
         files = [ImageFile(name=each.name, digest=each.digest, sha1=each.sha1, size=each.size) for each in found.files]
         subjects = (
-            Subject(name=image.name, digest=found.index),
-            *(Subject(name=f"{image.name} {platform}", digest=digest) for digest, _, platform in found.manifests),
+            Subject(name=f"image {image.name}", digest=found.index),
+            *(Subject(name=f"image {image.name} {platform}", digest=digest) for digest, _, platform in found.manifests),
             *(Subject(name=each.name, digest=each.digest) for each in found.files),
         )
         origin = Statement(predicate_type=statement.PROVENANCE, subjects=subjects, predicate=provenance.predicate(facts))
@@ -107,11 +107,11 @@ class Signer:
         """Signatures of the index and of each manifest in it; documents about the index."""
         top = Target(media_type=oci.INDEX, digest=found.index, size=found.reached[found.index])
         sealed = [(each.predicate_type, self._seal(each)) for each in statements]
-        done = self._signatures(facts, top, image.name, sealed)
+        done = self._signatures(facts, top, f"image {image.name}", sealed)
         done.append(attach.attestations(top, sealed))
         for digest, size, platform in found.manifests:
             target = Target(media_type=oci.MANIFEST, digest=digest, size=size)
-            done += self._signatures(facts, target, f"{image.name} {platform}", [])
+            done += self._signatures(facts, target, f"image {image.name} {platform}", [])
         return done
 
     def _signatures(self, facts: BuildFacts, target: Target, name: str, sealed: list[tuple[str, Envelope]]) -> list[Made]:

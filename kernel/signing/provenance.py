@@ -67,14 +67,19 @@ def _dependencies(build: BuildFacts) -> list[dict[str, Any]]:
     }
     tree = {"name": TREE, "digest": _sha256(build.tarball)}
     config = {"name": CONFIG, "digest": _sha256(build.config)}
-    base = (build.spec.config.file,) if build.spec.config.file is not None else ()
     return [
         source,
         tree,
         *(_file(PATCH, patch) for patch in facts.patches),
-        *(_file(FRAGMENT, blob) for blob in (*base, *build.spec.config.fragments)),
+        *(_file(FRAGMENT, blob) for blob in config_files(build.spec)),
         config,
     ]
+
+
+def config_files(spec: BuildSpec) -> tuple[NamedBlob, ...]:
+    """The files that a build's configuration was put together from, in order."""
+    base = (spec.config.file,) if spec.config.file is not None else ()
+    return (*base, *spec.config.base_fragments, *spec.config.fragments)
 
 
 def _file(kind: str, blob: NamedBlob) -> dict[str, Any]:

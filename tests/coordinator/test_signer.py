@@ -73,7 +73,7 @@ def test_provenance_says_what_the_journal_says(tmp_path: Path) -> None:
     assert details["metadata"]["startedOn"] < details["metadata"]["finishedOn"]
     record = json.loads(build.blobs.get_bytes(f"sha256:{details['byproducts'][0]['digest']['sha256']}"))
     assert record["build"] == build.build_id
-    assert {subject.name for subject in made.subjects} == {"kernel", "kernel linux/amd64", *build.files}
+    assert {subject.name for subject in made.subjects} == {"image kernel", "image kernel linux/amd64", *build.files}
 
 
 def test_a_build_without_a_boot_step_is_signed_when_it_is_packaged(tmp_path: Path) -> None:
