@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any, cast
 
 from kernel import digest as digests
 from kernel import oci
@@ -22,8 +22,9 @@ Fetch = Callable[[str], Iterable[bytes]]
 # A JSON document of an image: a manifest has a few kilobytes. Larger ones are refused before they are read.
 DOCUMENT_BYTES = 4 << 20
 _CHUNK = 1 << 20
-# kernel-source-info and the like are kept whole, to be compared with provenance.
-_KEPT_BYTES = 64 << 10
+# Kept whole, to be compared with provenance; up to this size.
+_KEPT = frozenset({"kernel-source-info"})
+_KEPT_BYTES = 256 << 10
 _MOST_FILES = 100_000
 
 
@@ -42,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A regular file in a layer. `text` is its content when it is short, else None."""
+    """A regular file in a layer. `text` is the content of one that is compared with provenance, None for others."""
 
     name: str
     digest: str
@@ -223,7 +224,7 @@ def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
     stream = _Inflated(iter(chunks))
     files: list[File] = []
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK) as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK) as tar:
             for member in tar:
                 if len(files) >= _MOST_FILES:
                     raise FarmError(Code.BAD_ARCHIVE, f"the layer has more than {_MOST_FILES} files", where=name)
@@ -248,7 +249,7 @@ def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
 
 def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
     sha256, sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
-    kept = bytearray() if member.size <= _KEPT_BYTES else None
+    kept = bytearray() if member.name in _KEPT and member.size <= _KEPT_BYTES else None
     source = tar.extractfile(member)
     assert source is not None
     while chunk := source.read(_CHUNK):

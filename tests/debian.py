@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.errors import FarmError
 from kernfarm import process
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -65,7 +66,7 @@ def _mirror() -> str:
     form = "$(CREATED_BY) $(ORIGIN) $(CODENAME) $(REPO_URI)"
     try:
         done = process.run(("apt-get", "indextargets", "--format", form), env=_ENV, timeout_seconds=60)
-    except Exception as error:
+    except FarmError as error:
         pytest.skip(f"there is no apt here: {error}")
     own = codename()
     for line in done.output.decode(errors="replace").splitlines():

@@ -107,21 +107,19 @@ def secret(path: Path, what: str) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"cannot read the {what}: {error.strerror}", where=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
+    try:
+        status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise FarmError(Code.INVALID_ARGUMENT, f"the {what} is not a regular file", where=str(path))
         if status.st_uid != os.geteuid():
-            hint = f"chown {os.geteuid()} {path}"
-            raise FarmError(
-                Code.INVALID_ARGUMENT, f"the {what} belongs to user {status.st_uid}, not to the signer", where=str(path), hint=hint
-            )
+            message = f"the {what} belongs to user {status.st_uid}, not to the signer"
+            raise FarmError(Code.INVALID_ARGUMENT, message, where=str(path), hint=f"chown {os.geteuid()} {path}")
         if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise FarmError(
-                Code.INVALID_ARGUMENT, f"others can read the {what}: its mode is {mode:04o}", where=str(path), hint=f"chmod 0600 {path}"
-            )
-        return file.read(_MAX_BYTES)
+            message = f"others can read the {what}: its mode is {stat.S_IMODE(status.st_mode):04o}"
+            raise FarmError(Code.INVALID_ARGUMENT, message, where=str(path), hint=f"chmod 0600 {path}")
+        return os.read(descriptor, _MAX_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _parse(data: bytes, password: bytes | None) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused
 from coordinator.signer.keys import SigningKey
 from kernel import oci
@@ -95,12 +93,12 @@ class Signer:
             subjects=subjects[:1],
             predicate=spdx.document(facts, image.name, found.index, files),
         )
-        looks: list[Callable[[], None]] = [lambda look=look: look(origin, found) for look in claims.PROVENANCE_CHECKS.values()]  # type: ignore[misc]
-        for look in (*looks, lambda: claims.check_sbom(bill, found)):
-            try:
-                look()
-            except FarmError as error:
-                _raise(error.problem, f"the image {image.name}", facts.build_id)
+        try:
+            for look in claims.PROVENANCE_CHECKS.values():
+                look(origin, found)
+            claims.check_sbom(bill, found)
+        except FarmError as error:
+            _raise(error.problem, f"the image {image.name}", facts.build_id)
         return [origin, bill]
 
     def _attach(self, facts: BuildFacts, image: Image, found: Contents, statements: list[Statement]) -> list[Made]:

@@ -391,7 +391,7 @@ def test_the_command_ends_with_0_only_when_all_holds(image: Layout, tmp_path: Pa
     flip(image, first_layer(image), 30)
     assert run(image.folder, key) == 2
     captured = capsys.readouterr()
-    assert "FAILED\tlayer\tsha256:" in captured.out
+    assert "FAILED\tlayer\tlinux/amd64 layer 1\t" in captured.out
     assert "damaged" in captured.err
 
 
