@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import logging
 import resource
 import signal
@@ -20,6 +21,7 @@ from kernfarm.blobs import BlobStore
 from kernfarm.settings import SignerSettings
 
 log = logging.getLogger("coordinator.signer")
+_PR_SET_PDEATHSIG = 1
 
 
 async def run(config: SignerSettings) -> int:
@@ -53,9 +55,13 @@ def main() -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, help="settings, a YAML file (kernfarm.settings.SignerSettings)")
     what.add_argument("--generate-key", type=Path, metavar="FILE", help="make a key, with cosign.pub beside it, and end")
+    parser.add_argument("--end-with-parent", action="store_true", help="end when the process that started us dies")
     parser.add_argument("--password-file", default="", metavar="FILE", help="with --generate-key: seal the key as cosign does")
     words = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if words.end_with_parent:
+        # Here and not in whoever starts us: Linux forgets it when a process changes its user (prctl(2)).
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the key
     try:
         if words.generate_key is not None:

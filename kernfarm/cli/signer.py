@@ -62,7 +62,9 @@ def prepare(state: Path, environment: Mapping[str, str]) -> SignerProgram:
     path = state / "signer.yaml"
     path.write_text(json.dumps(plain(settings), indent=2))
     path.chmod(0o644)
-    return SignerProgram(command=(*program, "--config", str(path)), socket=settings.socket, public_key=folder / "cosign.pub")
+    return SignerProgram(
+        command=(*program, "--end-with-parent", "--config", str(path)), socket=settings.socket, public_key=folder / "cosign.pub"
+    )
 
 
 def _user(state: Path, environment: Mapping[str, str]) -> int:
