@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from coordinator import signing
@@ -315,6 +317,42 @@ def test_the_program_signs_as_its_own_user_while_the_coordinator_writes(home: Pa
     key = VerifyKey.read(config.key_file.with_name("cosign.pub"))
     assert verify.verify(LayoutSource(fetch(build, signed, home / "image").folder), key, builder=BUILDER).ok
     assert (config.key_file.stat().st_uid, config.key_file.stat().st_mode & 0o777) == (UID, 0o600)
+
+
+STARTER = """
+import os, sys, time
+from pathlib import Path
+from kernfarm import process
+service = process.start(sys.argv[2:], env=dict(os.environ), output=Path(sys.argv[1]))
+print(service.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_signer_of_a_farm_that_is_killed_ends_too(home: Path) -> None:
+    """Its user is another than the farm's: what ties the farm's other programs to it does not hold for this one."""
+    config = settings(home)
+    path = home / "signer.yaml"
+    path.write_text(json.dumps(plain(config)))
+    path.chmod(0o644)
+    built(home)
+    command = (*AS_USER, sys.executable, "-m", "coordinator.signer", "--end-with-parent", "--config", str(path))
+    starter = process.start((sys.executable, "-c", STARTER, str(home / "log"), *command), env=ENV, output=home / "pid")
+    deadline = time.monotonic() + 20
+    while not config.socket.exists():
+        assert time.monotonic() < deadline, (home / "log").read_text()
+        time.sleep(0.02)
+    pid = int((home / "pid").read_text())
+    os.kill(starter.pid, signal.SIGKILL)
+    starter.wait(10)
+    try:
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, "the signer lives on"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not config.socket.exists()
 
 
 def ask(path: Path, data: bytes) -> Problem:
