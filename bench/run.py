@@ -36,8 +36,8 @@ GOAL_CPU = 1.03
 GOAL_RESUBMIT_SECONDS = 0.5
 GOAL_SPEEDUP = 1.8
 DRAFTS = {
-    "small": Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",)),
-    "defconfig": Draft(source="debian:6.1", base="defconfig"),
+    "small": Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",), boot=False),
+    "defconfig": Draft(source="debian:6.1", base="defconfig", boot=False),
 }
 
 

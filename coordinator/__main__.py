@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import signal
 import sys
 import time
 from pathlib import Path
 
-from coordinator import service
+from coordinator import service, signing
 from coordinator.farm import Farm
+from coordinator.fleet import Fleet
 from coordinator.fleet_ray import RayFleet
+from coordinator.fleet_signing import SigningFleet
 from coordinator.journal import Journal
 from kernel.errors import Code, FarmError
 from kernfarm import settings
@@ -24,7 +27,9 @@ async def run(config: CoordinatorSettings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code."""
     config.state_dir.mkdir(parents=True, exist_ok=True)
     journal = Journal(config.journal_url or f"sqlite:///{config.state_dir}/journal.sqlite")
-    fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
+    fleet: Fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
+    if config.signer_socket:
+        fleet = SigningFleet(fleet, functools.partial(signing.sign, Path(config.signer_socket)))
     blobs = BlobStore.open(config.blobs_url, config.blobs_options)
     farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time)
     stop = asyncio.Event()

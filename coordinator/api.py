@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from coordinator.fleet import WorkerInfo
 from kernel.errors import Problem
 from kernel.spec import RequestSpec
-from kernel.steps import Artifact, Image
+from kernel.steps import Artifact, Attachment, Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,7 @@ class BuildView:
     objects_done: int
     objects_planned: int
     warnings: tuple[str, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
 
 
 class FarmApi(Protocol):

@@ -10,25 +10,19 @@ from dataclasses import dataclass
 from kernel.errors import Problem
 from kernel.plan import Shard
 from kernel.spec import BuildSpec
-from kernel.steps import (
-    CompileResult,
-    ConfigureResult,
-    LinkResult,
-    PackageResult,
-    PatchResult,
-    PrepareResult,
-    SourceResult,
-    Usage,
-)
+from kernel.steps import Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBuild:
-    """One build of a submission. `salt` is not empty for a clean build, whose work shares nothing with others."""
+    """One build of a submission. `salt` is not empty for a clean build, whose work shares nothing with others. `boot`, `sign`: whether
+    it has those steps."""
 
     build_id: str
     spec: BuildSpec
     salt: str = ""
+    boot: bool = False
+    sign: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +74,7 @@ class Launched:
 class Succeeded:
     at: float
     attempt_id: str
-    result: SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
+    result: Result
     usage: Usage
 
 

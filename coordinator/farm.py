@@ -41,11 +41,11 @@ from coordinator.fleet import (
 from coordinator.journal import Journal
 from coordinator.logs import Logs
 from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
-from coordinator.state import Build, BuildState, Step, packaged
+from coordinator.state import Build, BuildState, Step, blobs_of
 from kernel import digest as digests
 from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Plan
-from kernel.spec import BuildSpec, RequestSpec, expand
+from kernel.spec import RequestSpec, expand
 from kernel.steps import Attempt, Progress, Usage
 from kernfarm.blobs import BlobStore
 from kernfarm.settings import CoordinatorSettings
@@ -199,20 +199,20 @@ class Farm:
         launches = []
         for choice in chosen:
             build, step = ready[choice.build_id, choice.step]
-            worker = self._workers[choice.worker_id]
-            attempt = self._attempt(build, step, worker)
+            worker = self._workers.get(choice.worker_id)
+            attempt = self._attempt(build, step, worker.jobs if worker else 1)
             launch = Launched(
                 at=now,
                 build_id=build.build_id,
                 step=step.key,
                 attempt_id=attempt.attempt_id,
-                worker_id=worker.worker_id,
-                worker_name=worker.name,
+                worker_id=choice.worker_id,
+                worker_name=worker.name if worker else choice.worker_id,
             )
             launches.append((launch, attempt))
         return launches
 
-    def _attempt(self, build: Build, step: Step, worker: WorkerInfo) -> Attempt:
+    def _attempt(self, build: Build, step: Step, jobs: int) -> Attempt:
         assert step.task is not None
         settings = self._settings
         return Attempt(
@@ -221,10 +221,10 @@ class Farm:
             kind=step.kind,
             task=step.task,
             domain=build.spec.domain,
-            jobs=worker.jobs,
+            jobs=jobs,
             timeout_seconds=settings.step_timeout_seconds,
             memory_bytes=settings.memory_bytes,
-            cpus=float(worker.jobs),
+            cpus=float(jobs),
             heartbeat_seconds=settings.heartbeat_seconds,
         )
 
@@ -309,7 +309,7 @@ class Farm:
         await self._first_worker()
         await asyncio.to_thread(admission.check, spec, self._blobs, list(self._workers.values()))
         if not clean:
-            await self._check_answers(tenant, expand(spec, domain=tenant))
+            await self._check_answers(tenant, spec)
         answer = await asyncio.shield(self._spawn(self._submit_in_turn(spec, tenant, request_id, fingerprint, clean)))
         return tuple([await self.build(tenant, build_id) for build_id in answer])
 
@@ -318,30 +318,33 @@ class Farm:
             if request_id and (known := self._machine.answered(tenant, request_id, fingerprint)) is not None:
                 return known
             now = self._clock()
+            extras = self._extras(spec)
             answer: list[str] = []
             new: list[NewBuild] = []
             for build_spec in expand(spec, domain=tenant):
-                found = None if clean else self._machine.match(tenant, build_spec, now)
+                found = None if clean else self._machine.match(tenant, build_spec, now, **extras)
                 build_id = found or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{uuid.uuid4().hex[:6]}"
                 answer.append(build_id)
                 if found is None:
-                    new.append(NewBuild(build_id=build_id, spec=build_spec, salt=build_id if clean else ""))
+                    new.append(NewBuild(build_id=build_id, spec=build_spec, salt=build_id if clean else "", **extras))
             event = Submitted(
                 at=now, tenant=tenant, request_id=request_id, fingerprint=fingerprint, answered=tuple(answer), builds=tuple(new)
             )
             await self._apply_locked([event])
         return tuple(answer)
 
-    async def _check_answers(self, tenant: str, specs: Iterable[BuildSpec]) -> None:
-        """A finished build answers only while the store still has its images."""
-        for spec in specs:
-            while found := self._machine.match(tenant, spec, self._clock()):
+    def _extras(self, spec: RequestSpec) -> dict[str, bool]:
+        """Which steps beyond packaging the builds of a request have."""
+        return {"boot": not spec.skip_boot, "sign": bool(self._settings.signer_socket)}
+
+    async def _check_answers(self, tenant: str, spec: RequestSpec) -> None:
+        """A finished build answers only while the store still has its images and what was signed of them."""
+        for each in expand(spec, domain=tenant):
+            while found := self._machine.match(tenant, each, self._clock(), **self._extras(spec)):
                 build = self._machine.build(found)
                 if build.state is not BuildState.SUCCEEDED:
                     break
-                made = packaged(build)
-                digests = {blob.digest for image in made.images for blob in image.blobs} if made else set()
-                lost = await asyncio.to_thread(self._absent, digests)
+                lost = await asyncio.to_thread(self._absent, blobs_of(build))
                 if not lost:
                     break
                 log.warning("build %s has lost %d blobs; it is made again", found, len(lost))

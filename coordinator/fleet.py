@@ -13,7 +13,7 @@ from kernel.steps import Attempt, Progress, Result, Usage
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
     """One worker: a node that offers `slots` attempts at a time, each with make -j`jobs`. `arches` and `toolchains` it can serve;
-    `sandbox` and `cgroup` say how attempts are confined; `memory_bytes` is the node's."""
+    `boots` are those whose kernels it can boot; `sandbox` and `cgroup` say how attempts are confined; `memory_bytes` is the node's."""
 
     worker_id: str
     name: str
@@ -25,6 +25,7 @@ class WorkerInfo:
     sandbox: str
     cgroup: str
     ccache: str
+    boots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -125,10 +125,13 @@ class Machine:
             raise FarmError(Code.CONFLICT, "this request id was used for another request", where=request_id, hint="use a new one")
         return earlier.answered
 
-    def match(self, tenant: str, spec: BuildSpec, now: float) -> str | None:
-        """A build that answers this specification: finished (and fresh, if the source may have moved on), or on its way."""
+    def match(self, tenant: str, spec: BuildSpec, now: float, *, boot: bool = False, sign: bool = False) -> str | None:
+        """A build that answers this specification: finished (and fresh, if the source may have moved on), or on its way; with `boot` or
+        `sign` only one that has such a step."""
         for build_id in reversed(self._by_spec.get((tenant, digests.of_value(spec)), [])):
             build = self.builds[build_id]
+            if (boot and StepKind.BOOT not in build.steps) or (sign and StepKind.SIGN not in build.steps):
+                continue
             if build.live:
                 return build_id
             if build.state is BuildState.SUCCEEDED and not build.damaged:
@@ -168,7 +171,7 @@ class Machine:
         if event.request_id:
             self._requests[event.tenant, event.request_id] = event
         for new in event.builds:
-            build = new_build(new.build_id, new.spec, new.salt, event.tenant, event.at)
+            build = new_build(new.build_id, new.spec, new.salt, event.tenant, event.at, boot=new.boot, sign=new.sign)
             self.builds[new.build_id] = self._live[new.build_id] = build
             self._by_spec.setdefault((event.tenant, digests.of_value(new.spec)), []).append(new.build_id)
             self._advance(build, event.at)
@@ -237,7 +240,7 @@ class Machine:
         done.append(Announce(build_id=build.build_id))
         if step.kind is StepKind.PREPARE and not build.planned:
             done.append(_make_plan(build))
-        if step.kind is StepKind.PACKAGE:
+        if step is next(reversed(build.steps.values())):
             build.state, build.ended_at = BuildState.SUCCEEDED, at
             del self._live[build.build_id]
         self._advance(build, at)

@@ -9,6 +9,9 @@ from coordinator.fleet import WorkerInfo
 from kernel.errors import Code, Problem
 from kernel.steps import ORDER, StepKind
 
+# Signing is no worker's: the coordinator asks the signer itself, and nothing of it competes for slots.
+SIGNER = "signer"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyStep:
@@ -38,11 +41,10 @@ def assign(ready: Iterable[ReadyStep], workers: Sequence[WorkerInfo], busy: Mapp
     assignments: list[Assignment] = []
     queue = sorted(ready, key=lambda item: (item.submitted_at, item.build_id, -ORDER[item.kind], -item.weight_seconds, item.step))
     for item in queue:
-        able = [
-            worker
-            for worker in workers
-            if item.arch in worker.arches and item.toolchain in worker.toolchains and used.get(worker.worker_id, 0) < worker.slots
-        ]
+        if item.kind is StepKind.SIGN:
+            assignments.append(Assignment(build_id=item.build_id, step=item.step, worker_id=SIGNER))
+            continue
+        able = [worker for worker in workers if _serves(worker, item) and used.get(worker.worker_id, 0) < worker.slots]
         if not able:
             continue
         load = {worker.worker_id: used.get(worker.worker_id, 0) / worker.slots for worker in able}
@@ -52,8 +54,21 @@ def assign(ready: Iterable[ReadyStep], workers: Sequence[WorkerInfo], busy: Mapp
     return assignments
 
 
-def refuse(workers: Sequence[WorkerInfo], arch: str, toolchain: str) -> Problem | None:
-    """Why no worker could ever serve this, or None when one can."""
+def _serves(worker: WorkerInfo, item: ReadyStep) -> bool:
+    if item.kind is StepKind.BOOT:
+        return item.arch in worker.boots
+    return item.arch in worker.arches and item.toolchain in worker.toolchains
+
+
+def refuse(workers: Sequence[WorkerInfo], arch: str, toolchain: str, *, boot: bool = False) -> Problem | None:
+    """Why no worker could ever serve this, or None when one can. `boot`: boot it as well."""
+    if boot and workers and not any(arch in worker.boots for worker in workers):
+        return Problem(
+            code=Code.NO_WORKER,
+            message=f"no worker can boot {arch}",
+            where="arch",
+            hint="install QEMU for it on a worker (kernfarm doctor), or build without a boot test (--no-boot)",
+        )
     if any(arch in worker.arches and toolchain in worker.toolchains for worker in workers):
         return None
     if not workers:
@@ -64,5 +79,7 @@ def refuse(workers: Sequence[WorkerInfo], arch: str, toolchain: str) -> Problem 
 
 def why_waiting(item: ReadyStep, workers: Sequence[WorkerInfo]) -> str:
     """For people: why a ready step does not run."""
-    problem = refuse(workers, item.arch, item.toolchain)
+    if item.kind is StepKind.SIGN:
+        return "the signer is about to be asked"
+    problem = refuse(workers, item.arch, item.toolchain, boot=item.kind is StepKind.BOOT)
     return problem.message if problem is not None else "all workers that can do it are busy"

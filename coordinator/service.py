@@ -156,6 +156,7 @@ def _build(view: BuildView) -> pb.Build:
         objects_done=view.objects_done,
         objects_planned=view.objects_planned,
         warnings=view.warnings,
+        attachments=[to_message(attachment, pb.Attachment) for attachment in view.attachments],
     )
 
 

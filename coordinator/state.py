@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import cast
 
+from kernel import tables
 from kernel.errors import Problem
 from kernel.plan import Shard
 from kernel.spec import BuildSpec
 from kernel.steps import (
+    BootTask,
     CompileResult,
     CompileTask,
     ConfigureResult,
@@ -23,6 +25,8 @@ from kernel.steps import (
     PrepareResult,
     PrepareTask,
     Result,
+    SignResult,
+    SignTask,
     SourceResult,
     SourceTask,
     StepKind,
@@ -115,9 +119,10 @@ class Build:
         return self.state not in FINAL
 
 
-def new_build(build_id: str, spec: BuildSpec, salt: str, tenant: str, at: float) -> Build:
+def new_build(build_id: str, spec: BuildSpec, salt: str, tenant: str, at: float, *, boot: bool = False, sign: bool = False) -> Build:
     """A build with the steps that are known before it is planned."""
-    kinds = [kind for kind in StepKind if kind is not StepKind.COMPILE and (spec.patches or kind is not StepKind.PATCH)]
+    asked = {StepKind.COMPILE: False, StepKind.PATCH: bool(spec.patches), StepKind.BOOT: boot, StepKind.SIGN: sign}
+    kinds = [kind for kind in StepKind if asked.get(kind, True)]
     steps = {kind.value: Step(key=kind.value, kind=kind) for kind in kinds}
     return Build(build_id=build_id, spec=spec, salt=salt, tenant=tenant, submitted_at=at, steps=steps)
 
@@ -155,7 +160,7 @@ def task_of(build: Build, step: Step) -> Task | None:
         return ConfigureTask(
             tree=tree,
             arch=spec.arch,
-            flavour=spec.flavour,
+            flavour=spec.base_flavour,
             toolchain=spec.toolchain,
             config=spec.config,
             local_version=spec.local_version,
@@ -195,6 +200,8 @@ def task_of(build: Build, step: Step) -> Task | None:
     linked = cast(LinkResult | None, build.steps["link"].result)
     if linked is None:
         return None
+    if step.kind in (StepKind.BOOT, StepKind.SIGN):
+        return _task_of_image(build, step, prepared.release)
     return PackageTask(
         tree=tree,
         arch=spec.arch,
@@ -207,7 +214,22 @@ def task_of(build: Build, step: Step) -> Task | None:
         outputs=spec.outputs,
         facts=replace(source.facts, patches=spec.patches),
         compiler=prepared.compiler,
+        vmlinux=tables.flavour(spec.base_flavour).vmlinux,
     )
+
+
+def _task_of_image(build: Build, step: Step, release: str) -> BootTask | SignTask | None:
+    made = packaged(build)
+    if made is None:
+        return None
+    if step.kind is StepKind.BOOT:
+        files = {artifact.name: artifact.digest for artifact in made.artifacts}
+        return BootTask(arch=build.spec.arch, kernel=files["kernel"], modules=files["kernel.tar"], release=release)
+    boot = build.steps.get("boot")
+    # An image that does not boot is not signed.
+    if boot is not None and boot.result is None:
+        return None
+    return SignTask(build_id=build.build_id, images=made.images)
 
 
 def final_tree(build: Build) -> Tree | None:
@@ -223,3 +245,18 @@ def final_tree(build: Build) -> Tree | None:
 def packaged(build: Build) -> PackageResult | None:
     """What a finished build made."""
     return cast(PackageResult | None, build.steps["package"].result)
+
+
+def signed(build: Build) -> SignResult | None:
+    """What signing a build made; None for a build that is not signed (yet)."""
+    step = build.steps.get("sign")
+    return cast(SignResult | None, step.result) if step is not None else None
+
+
+def blobs_of(build: Build) -> set[str]:
+    """Digests that the store must have for a finished build to be fetched whole."""
+    made, attached = packaged(build), signed(build)
+    blobs = [blob for image in made.images for blob in image.blobs] if made else []
+    for attachment in attached.attachments if attached else ():
+        blobs += [attachment.manifest, *attachment.blobs]
+    return {blob.digest for blob in blobs}

@@ -9,7 +9,7 @@ from coordinator import scheduler
 from coordinator.api import BuildView, StepView
 from coordinator.fleet import WorkerInfo
 from coordinator.scheduler import ReadyStep
-from coordinator.state import Build, Step, StepState, final_tree, packaged
+from coordinator.state import Build, Step, StepState, final_tree, packaged, signed
 from kernel import result
 from kernel.steps import CompileResult, CompileTask, ConfigureResult, LinkResult, PrepareResult, Progress, SourceResult, Usage
 
@@ -32,6 +32,7 @@ def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence
     """A build as it is now."""
     steps = tuple(_step_view(build, step, progress, workers) for step in build.steps.values())
     made = packaged(build)
+    attached = signed(build)
     configured = cast(ConfigureResult | None, build.steps["configure"].result)
     prepared = cast(PrepareResult | None, build.steps["prepare"].result)
     return BuildView(
@@ -51,6 +52,7 @@ def build_view(build: Build, progress: Mapping[str, Progress], workers: Sequence
         objects_done=sum(step.objects_done for step in steps if step.kind == "compile"),
         objects_planned=build.covered,
         warnings=configured.warnings if configured else (),
+        attachments=attached.attachments if attached else (),
     )
 
 

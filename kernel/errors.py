@@ -45,6 +45,7 @@ class Code(StrEnum):
     FETCH_FAILED = "fetch-failed"
     SANDBOX_FAILED = "sandbox-failed"
     UNAVAILABLE = "unavailable"
+    SIGNING_REFUSED = "signing-refused"
     INTERNAL = "internal"
 
 
@@ -87,6 +88,7 @@ HANDLING: dict[Code, Handling] = {
     Code.FETCH_FAILED: _INFRA,
     Code.SANDBOX_FAILED: _INFRA,
     Code.UNAVAILABLE: _INFRA,
+    Code.SIGNING_REFUSED: Handling(fault=Fault.INFRASTRUCTURE, status="FAILED_PRECONDITION", exit_code=4),
     Code.INTERNAL: Handling(fault=Fault.BUG, status="INTERNAL", exit_code=1),
 }
 

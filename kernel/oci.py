@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kernel import digest as digests
+from kernel.steps import Attachment
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -93,12 +94,23 @@ def index(images: Sequence[ImageSpec]) -> Document:
     return _document(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
 
 
-def layout(top: Document, *, reference: str) -> dict[str, bytes]:
+def layout(top: Document, *, reference: str, attachments: Sequence[Attachment] = ()) -> dict[str, bytes]:
     """The files of an OCI layout besides its blobs. `reference` (docker.io/org/kernel:tag) is written in both forms that tools look
-    for: LinuxKit's cache reads ref.name, its `cache import` containerd's image name."""
+    for: LinuxKit's cache reads ref.name, its `cache import` containerd's image name. The image comes first, then what is attached to it."""
     annotations = {"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference}
-    body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [top.descriptor(annotations=annotations)]}
+    entries = [top.descriptor(annotations=annotations), *(_attached(each) for each in attachments)]
+    body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
     return {"oci-layout": _json({"imageLayoutVersion": "1.0.0"}), "index.json": _json(body)}
+
+
+def _attached(attachment: Attachment) -> dict[str, Any]:
+    manifest = attachment.manifest
+    entry: dict[str, Any] = {"mediaType": attachment.media_type, "digest": manifest.digest, "size": manifest.size}
+    if attachment.artifact_type:
+        entry["artifactType"] = attachment.artifact_type
+    if attachment.tag:
+        entry["annotations"] = {"org.opencontainers.image.ref.name": attachment.tag}
+    return entry
 
 
 def _document(media_type: str, body: Mapping[str, Any]) -> Document:

@@ -22,6 +22,8 @@ class StepKind(StrEnum):
     COMPILE = "compile"
     LINK = "link"
     PACKAGE = "package"
+    BOOT = "boot"
+    SIGN = "sign"
 
 
 ORDER = {kind: index for index, kind in enumerate(StepKind)}
@@ -193,6 +195,7 @@ class PackageTask:
     outputs: tuple[str, ...]
     facts: SourceFacts
     compiler: str
+    vmlinux: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +224,52 @@ class PackageResult:
     images: tuple[Image, ...]
 
 
-Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask
-Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootTask:
+    """Boot an image's `kernel` with the modules of its `modules` (kernel.tar), and see user space say `release`."""
+
+    arch: str
+    kernel: str
+    modules: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootResult:
+    """`release` is what the booted kernel says of itself, `loaded` the modules of the image that were loaded in it."""
+
+    release: str
+    loaded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignTask:
+    """Sign what a build made. Named by the build, since what is signed says of which build it is."""
+
+    build_id: str
+    images: tuple[Image, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A manifest beside an image, about the manifest or index `subject`: a signature, provenance, an SBOM. `tag` names it in the
+    repository ("": found by its subject only); `blobs` are its config and layers."""
+
+    tag: str
+    subject: str
+    media_type: str
+    artifact_type: str
+    manifest: Artifact
+    blobs: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignResult:
+    attachments: tuple[Attachment, ...]
+
+
+Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask | BootTask | SignTask
+Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
 
 TASKS: dict[StepKind, type[Task]] = {
     StepKind.SOURCE: SourceTask,
@@ -232,6 +279,8 @@ TASKS: dict[StepKind, type[Task]] = {
     StepKind.COMPILE: CompileTask,
     StepKind.LINK: LinkTask,
     StepKind.PACKAGE: PackageTask,
+    StepKind.BOOT: BootTask,
+    StepKind.SIGN: SignTask,
 }
 RESULTS: dict[StepKind, type[Result]] = {
     StepKind.SOURCE: SourceResult,
@@ -241,6 +290,8 @@ RESULTS: dict[StepKind, type[Result]] = {
     StepKind.COMPILE: CompileResult,
     StepKind.LINK: LinkResult,
     StepKind.PACKAGE: PackageResult,
+    StepKind.BOOT: BootResult,
+    StepKind.SIGN: SignResult,
 }
 
 

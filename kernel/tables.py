@@ -42,11 +42,12 @@ class Toolchain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flavour:
-    """`suffix` goes into the kernel's release, `fragment` on top of the base config."""
+    """`suffix` goes into the kernel's release, `fragment` on top of the base config; `vmlinux`: the image has it, unstripped."""
 
     name: str
     suffix: str
     fragment: str
+    vmlinux: bool = False
 
 
 def names(table: str) -> tuple[str, ...]:

@@ -1,53 +1,14 @@
-"""Booting an image in QEMU: kernel and modules of the image, an initramfs of busybox, a serial console."""
+"""Booting an image on this machine: to its end, or to a shell."""
 
 from __future__ import annotations
 
 import gzip
-import shutil
-import stat
-import tarfile
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm import process
-
-BOOTED = "kernfarm: user space is up"
-LOADED = "kernfarm: loaded"
-DONE = "kernfarm: done"
-_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-_INIT = """#!/bin/sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev 2>/dev/null
-echo "{booted}, Linux $(uname -r)"
-for module in {modules}; do
-    if modprobe "$module"; then echo "{loaded} $module"; else echo "kernfarm: failed $module"; fi
-done
-for file in /extra/*.ko; do
-    if [ -e "$file" ]; then
-        if insmod "$file"; then echo "{loaded} $(basename "$file" .ko)"; else echo "kernfarm: failed $(basename "$file" .ko)"; fi
-    fi
-done
-{then}
-echo "{done}"
-# Waits until the serial port has sent everything: a reboot would cut the last line off.
-stty sane 2>/dev/null
-reboot -f
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Booted:
-    """What a boot showed: the console, the release, the modules that loaded, seconds until it ended."""
-
-    console: str
-    release: str
-    loaded: tuple[str, ...]
-    seconds: float
+from kernfarm import guest, process
+from kernfarm.guest import PATH, Booted
 
 
 def boot(files: Path, *, modules: tuple[str, ...] = (), extra: tuple[Path, ...] = (), timeout_seconds: float = 120.0) -> Booted:
@@ -58,116 +19,28 @@ def boot(files: Path, *, modules: tuple[str, ...] = (), extra: tuple[Path, ...] 
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = Path(scratch) / "initramfs.gz"
         initramfs.write_bytes(
-            gzip.compress(make_initramfs(files / "kernel.tar", modules=modules, extra=extra, then="", home=Path(scratch)))
+            gzip.compress(guest.make_initramfs(files / "kernel.tar", modules=modules, extra=extra, then="", home=Path(scratch)))
         )
         console: list[bytes] = []
         try:
             done = process.run(
-                _qemu(files / "kernel", initramfs), env={"PATH": _PATH}, timeout_seconds=timeout_seconds, on_line=console.append
+                guest.qemu(str(files / "kernel"), str(initramfs)),
+                env={"PATH": PATH},
+                timeout_seconds=timeout_seconds,
+                on_line=console.append,
             )
             seconds = done.seconds
         except FarmError as error:
             if error.problem.code is not Code.TIMEOUT:
                 raise
             seconds = timeout_seconds
-    return read_console(b"".join(console).decode(errors="replace"), seconds)
-
-
-def read_console(text: str, seconds: float) -> Booted:
-    """What a console shows that was looked at for so long. User space that came up is not enough: loading a module can hang or panic.
-
-    Raises FarmError(KERNEL_DOES_NOT_BOOT) with the console's end, unless init got to its own end.
-    """
-    text = text.replace("\r", "")
-    lines = text.splitlines()
-    mark = next((line for line in lines if BOOTED in line), None)
-    if mark is None or not any(DONE in line for line in lines):
-        what = "no user space" if mark is None else "user space came up, but did not get to its end"
-        last = "\n".join(lines[-8:])
-        raise FarmError(Code.KERNEL_DOES_NOT_BOOT, f"{what} after {seconds:.0f} s; the console ends with:\n{last}", where="boot")
-    loaded = tuple(line.partition(LOADED)[2].strip() for line in lines if LOADED in line)
-    return Booted(console=text, release=mark.rpartition("Linux ")[2].strip(), loaded=loaded, seconds=seconds)
+    return guest.read_console(b"".join(console).decode(errors="replace"), seconds)
 
 
 def interactive(files: Path) -> int:
     """Boot to a shell on this terminal; `exit` powers off. Returns QEMU's exit code."""
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = Path(scratch) / "initramfs.gz"
-        data = make_initramfs(files / "kernel.tar", modules=(), extra=(), then="setsid cttyhack sh", home=Path(scratch))
+        data = guest.make_initramfs(files / "kernel.tar", modules=(), extra=(), then="setsid cttyhack sh", home=Path(scratch))
         initramfs.write_bytes(gzip.compress(data))
-        return process.interactive(_qemu(files / "kernel", initramfs), env={"PATH": _PATH, "TERM": "linux"})
-
-
-def _qemu(kernel: Path, initramfs: Path) -> tuple[str, ...]:
-    program = shutil.which("qemu-system-x86_64", path=_PATH)
-    if program is None:
-        raise FarmError(Code.MISSING_FILE, "no qemu-system-x86_64", where="boot", hint="apt-get install qemu-system-x86")
-    # TCG: works everywhere, and a boot takes seconds.
-    machine = (
-        "-accel",
-        "tcg",
-        "-cpu",
-        "qemu64",
-        "-m",
-        "512",
-        "-no-reboot",
-        "-nographic",
-        "-nodefaults",
-        "-serial",
-        "stdio",
-        "-net",
-        "none",
-    )
-    return (program, *machine, "-kernel", str(kernel), "-initrd", str(initramfs), "-append", "console=ttyS0 panic=-1 quiet")
-
-
-def make_initramfs(kernel_tar: Path, *, modules: tuple[str, ...], extra: tuple[Path, ...], then: str, home: Path) -> bytes:
-    """A newc cpio archive: busybox, /init, the modules of kernel.tar, extra .ko files below /extra."""
-    busybox = shutil.which("busybox", path=_PATH)
-    if busybox is None:
-        raise FarmError(Code.MISSING_FILE, "no busybox", where="boot", hint="apt-get install busybox-static")
-    archive = _Cpio()
-    init = _INIT.format(booted=BOOTED, loaded=LOADED, done=DONE, modules=" ".join(modules), then=then)
-    archive.add("init", stat.S_IFREG | 0o755, init.encode())
-    archive.add("bin/busybox", stat.S_IFREG | 0o755, Path(busybox).read_bytes())
-    archive.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
-    for path in extra:
-        archive.add(f"extra/{path.name}", stat.S_IFREG | 0o644, path.read_bytes())
-    with tarfile.open(kernel_tar) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if member.isreg() and name.startswith("lib/modules/"):
-                source = tar.extractfile(member)
-                assert source is not None
-                archive.add(name, stat.S_IFREG | 0o644, source.read())
-    return archive.finish()
-
-
-class _Cpio:
-    """The kernel's initramfs format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._folders: set[str] = set()
-        self._inode = 0
-
-    def add(self, name: str, mode: int, content: bytes) -> None:
-        parts = name.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            folder = "/".join(parts[:depth])
-            if folder not in self._folders:
-                self._folders.add(folder)
-                self._entry(folder, stat.S_IFDIR | 0o755, b"")
-        self._entry(name, mode, content)
-
-    def finish(self) -> bytes:
-        self._entry("TRAILER!!!", 0, b"")
-        return bytes(self._data)
-
-    def _entry(self, name: str, mode: int, content: bytes) -> None:
-        self._inode += 1
-        encoded = name.encode() + b"\0"
-        fields = (self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
-        self._data += b"070701" + b"".join(f"{value:08x}".encode() for value in fields) + encoded
-        self._data += b"\0" * (-len(self._data) % 4) + content
-        self._data += b"\0" * (-len(self._data) % 4)
+        return process.interactive(guest.qemu(str(files / "kernel"), str(initramfs)), env={"PATH": PATH, "TERM": "linux"})

@@ -128,7 +128,12 @@ class FarmClient:
         answer = await _call(lambda: self._stub.ListWorkers(pb.ListWorkersRequest(), timeout=_UNARY_SECONDS))
         names = ("name", "worker_id", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache")
         return [
-            {"arches": list(worker.arches), "toolchains": list(worker.toolchains), **{name: getattr(worker, name) for name in names}}
+            {
+                "arches": list(worker.arches),
+                "toolchains": list(worker.toolchains),
+                "boots": list(worker.boots),
+                **{name: getattr(worker, name) for name in names},
+            }
             for worker in answer.workers
         ]
 
@@ -198,6 +203,7 @@ def _build(message: pb.Build) -> BuildInfo:
         "objects_done": message.objects_done,
         "objects_planned": message.objects_planned,
         "warnings": list(message.warnings),
+        "attachments": [_attachment(each) for each in message.attachments],
     }
 
 
@@ -214,6 +220,14 @@ def _step(message: pb.Step) -> dict[str, Any]:
 
 def _artifact(message: pb.Artifact) -> dict[str, Any]:
     return {"name": message.name, "digest": message.digest, "size": message.size}
+
+
+def _attachment(message: pb.Attachment) -> dict[str, Any]:
+    return {
+        **{name: getattr(message, name) for name in ("tag", "subject", "media_type", "artifact_type")},
+        "manifest": _artifact(message.manifest),
+        "blobs": [_artifact(blob) for blob in message.blobs],
+    }
 
 
 def _problem(message: Any) -> dict[str, str] | None:

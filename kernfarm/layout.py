@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kernel import oci
 from kernel.errors import Code, FarmError
+from kernel.steps import Attachment
 
-_FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar")
+_FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar", "vmlinux")
 
 
 def blob_path(folder: Path, digest: str) -> Path:
@@ -19,11 +21,11 @@ def blob_path(folder: Path, digest: str) -> Path:
     return folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
-def finish(folder: Path, index: str, *, reference: str) -> None:
+def finish(folder: Path, index: str, *, reference: str, attachments: Sequence[Attachment] = ()) -> None:
     """Write the documents of a layout whose blobs are there. Last, so that a layout broken off is none."""
     data = blob_path(folder, index).read_bytes()
     top = oci.Document(media_type=oci.INDEX, data=data)
-    for name, content in oci.layout(top, reference=reference).items():
+    for name, content in oci.layout(top, reference=reference, attachments=attachments).items():
         (folder / name).write_bytes(content)
 
 

@@ -207,8 +207,11 @@ class Service:
         return self._child.returncode
 
 
-def start(argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path | None = None, name: str = "") -> Service:
-    """Start a program that runs beside us, its output appended to a file. The kernel ends it when the thread that started it dies."""
+def start(
+    argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Path | None = None, name: str = "", umask: int = -1
+) -> Service:
+    """Start a program that runs beside us, its output appended to a file. The kernel ends it when the thread that started it dies.
+    `umask`: of its files; -1: ours."""
     log.debug("start: %s", shlex.join(argv))
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("ab") as sink:
@@ -220,6 +223,7 @@ def start(argv: Sequence[str], *, env: Mapping[str, str], output: Path, cwd: Pat
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=umask,
         )
     return Service(child, name or Path(argv[0]).name)
 

@@ -84,9 +84,30 @@ class CoordinatorSettings:
     heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
     step_timeout_seconds: float = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")
     longest_shard_seconds: float = _setting(120.0, "CPU time of a shard at most: what is done again when a worker is lost")
+    signer_socket: str = _setting("", "Unix socket of the signer; empty: builds are not signed")
     source_ttl_seconds: float = _setting(3600.0, "how long `debian:6.1` or a git branch means the tree it meant before")
     max_upload_bytes: int = _setting(4 * GIB, "as for fetched tarballs")
     memory_bytes: int = _setting(4 * GIB, "memory limit of an attempt, unless the worker's own is lower")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignerSettings:
+    """The signer: one process, under a user of its own, that alone can read the key."""
+
+    socket: Path = _setting(Path("/run/kernfarm/signer.sock"), "Unix socket that the coordinator asks on; a path of at most 107 bytes")
+    socket_gid: int = _setting(-1, "group that may connect; -1: only the signer's own user and root. Who may ask is allowed_uid")
+    allowed_uid: int = _setting(0, "the coordinator's user: nobody else is answered")
+    key_file: Path = _setting(
+        Path("/var/lib/kernfarm/signer/signer.key"), "ECDSA P-256 key, PKCS#8 in PEM or a cosign.key; mode 0600, the signer's own"
+    )
+    password_file: str = _setting("", "file with the key's password, mode 0600, where the key has one")
+    journal_url: str = _setting(
+        "sqlite:////var/lib/kernfarm/coordinator/journal.sqlite", "the coordinator's journal; a user who can only read it will do"
+    )
+    blobs_url: str = _setting("file:///var/lib/kernfarm/blobs", "as the coordinator's setting of that name: the same store")
+    blobs_options: dict[str, str] | None = _setting(None, "further options of the blob store: endpoint, region, allow_http")
+    builder_id: str = _setting("urn:kernfarm:builder:default", "URI that names this farm in provenance; kernfarm verify --builder wants it")
+    image_reference: str = _setting("docker.io/linuxkit/kernel", "repository that cosign's payload names; policies may compare it")
 
 
 def why(kind: type[Any], name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kernel import tables
 from kernel.errors import FarmError
-from kernfarm import process
+from kernfarm import guest, process
 from worker import toolchain
 from worker.ccache import find_binary
 from worker.node import Node
@@ -28,6 +28,7 @@ class Facts:
     sandbox: str
     cgroup: str
     ccache: str
+    boots: tuple[str, ...]
 
 
 def facts(node: Node) -> Facts:
@@ -45,6 +46,7 @@ def facts(node: Node) -> Facts:
         sandbox=node.sandbox.name,
         cgroup=node.cgroups.describe(),
         ccache=_ccache() if node.settings.compile_cache else "off",
+        boots=tuple(arch for arch in tables.names("arch") if guest.able(arch)),
     )
 
 

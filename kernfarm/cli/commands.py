@@ -14,7 +14,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, cast
 
+from kernel.codec import from_plain
 from kernel.errors import HANDLING, Code, FarmError, Problem
+from kernel.steps import Attachment
 from kernfarm import boot, layout, request
 from kernfarm.cli.output import Output
 from kernfarm.cli.progress import follow
@@ -202,11 +204,13 @@ async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    for blob in image["blobs"]:
+    attachments = tuple(from_plain(Attachment, each) for each in info["attachments"])
+    for blob in [*image["blobs"], *(blob for each in info["attachments"] for blob in (each["manifest"], *each["blobs"]))]:
         path = layout.blob_path(to, blob["digest"])
         if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
-    layout.finish(to, image["index"], reference=f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}")
+    reference = f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}"
+    layout.finish(to, image["index"], reference=reference, attachments=attachments)
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
 
 

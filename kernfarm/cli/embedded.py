@@ -17,6 +17,7 @@ from typing import Any
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
+from kernfarm.cli import signer
 from kernfarm.cli.claim import Claim
 from kernfarm.client import FarmClient
 from kernfarm.process import Service
@@ -25,6 +26,8 @@ from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
 # A raylet on a machine under load may need more than a minute.
 _START_SECONDS = 120.0
 _RESTART_SECONDS = 2.0
+# The signer's user reads the journal: what the farm's programs write must not hang on the umask of whoever started them.
+_UMASK = 0o022
 # What `ray start` says once its node is registered.
 _STARTED = "Ray runtime started."
 # Only control messages go through Ray's object store; the smallest it accepts.
@@ -88,7 +91,7 @@ class EmbeddedFarm:
             self.log_of(name).unlink(missing_ok=True)
             self._begin_worker(ray, index, name)
             self._await(name, lambda name=name: _STARTED in self.log_of(name).read_text(errors="replace"))
-        self._begin_coordinator(token_file)
+        self._begin_coordinator(token_file, self._begin_signer())
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()
         self._await("coordinator", lambda: asyncio.run(_workers_at(self.address)) >= plan.workers)
@@ -111,7 +114,15 @@ class EmbeddedFarm:
             command = ["taskset", "--cpu-list", str(processors[(index - 1) % len(processors)]), *command]
         self._begin(name, command, {**self._environment(), "KERNFARM_WORKER_CONFIG": str(path)})
 
-    def _begin_coordinator(self, token_file: Path) -> None:
+    def _begin_signer(self) -> Path:
+        """Returns the socket where it listens."""
+        environment = {key: value for key, value in self._environment().items() if not key.startswith("RAY_")}
+        program = signer.prepare(self._plan.state.absolute(), environment)
+        self._begin("signer", list(program.command), environment)
+        self._await("signer", program.socket.is_socket)
+        return program.socket
+
+    def _begin_coordinator(self, token_file: Path, signer_socket: Path) -> None:
         plan = self._plan
         self._address_file.unlink(missing_ok=True)
         settings = CoordinatorSettings(
@@ -122,6 +133,7 @@ class EmbeddedFarm:
             ray_address=f"127.0.0.1:{self._port}",
             ray_node_ip="127.0.0.1",
             ray_token_file=str(token_file),
+            signer_socket=str(signer_socket),
         )
         path = plan.state / "coordinator.yaml"
         path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
@@ -141,7 +153,7 @@ class EmbeddedFarm:
 
     def _begin(self, name: str, command: list[str], environment: dict[str, str]) -> None:
         self._commands[name] = (command, environment)
-        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name)
+        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name, umask=_UMASK)
 
     def log_of(self, name: str) -> Path:
         """Where a program's output goes."""
@@ -175,13 +187,13 @@ class EmbeddedFarm:
     def restart(self, name: str) -> None:
         """Start a program again as it was started before."""
         command, environment = self._commands[name]
-        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name)
+        self.services[name] = process.start(command, env=environment, output=self.log_of(name), name=name, umask=_UMASK)
 
     def stop(self) -> None:
         """End all programs, coordinator first, and remove Ray's temporary folder. Touches nothing in a folder that is another farm's."""
         if not self._claim.held:
             return
-        for name in ("coordinator", *[each for each in self.services if each.startswith("worker")]):
+        for name in ("coordinator", "signer", *[each for each in self.services if each.startswith("worker")]):
             if name in self.services:
                 self.services[name].terminate()
         if "ray-head" in self.services:

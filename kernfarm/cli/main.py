@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm.cli import commands, doctor, embedded
+from kernfarm.cli import commands, doctor, embedded, verifying
 from kernfarm.cli.output import Output
 from kernfarm.client import FarmClient
 
@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--source", metavar="KIND:REF", help="kernel.org:VERSION, debian:6.1[=VERSION], git:URL@REF, file:TARBALL")
     build.add_argument("--arch", action=_Append, metavar="ARCH")
     build.add_argument("--flavour", dest="flavours", action=_Append, metavar="NAME")
-    build.add_argument("--base", metavar="CONFIG", help="defconfig, tinyconfig, allnoconfig, or a complete .config")
+    build.add_argument("--base", metavar="CONFIG", help="defconfig, tinyconfig, allnoconfig, series, or a complete .config")
+    build.add_argument("--series", metavar="NAME", help="6.1.x, 6.12.x; default: the source's")
     build.add_argument(
         "--config", dest="fragments", action=_Append, type=Path, metavar="FRAGMENT", help="config fragment on top; may be repeated"
     )
@@ -58,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--toolchain", metavar="NAME")
     build.add_argument("--output", dest="outputs", action=_Append, metavar="NAME")
     build.add_argument("--local-version", metavar="SUFFIX", help="default: -linuxkit")
+    build.add_argument(
+        "--no-boot", dest="boot", action="store_const", const=False, help="no boot test: for configurations that can't boot in QEMU"
+    )
     build.add_argument("--clean", action="store_true", help="do every step anew; only the compile cache is used")
     build.add_argument("--detach", action="store_true", help="print the build's id and return")
     build.add_argument("--request-id", metavar="ID", help="idempotency key: the same id gives the same builds")
@@ -79,6 +83,10 @@ def parser() -> argparse.ArgumentParser:
     boot.add_argument("--check", action="store_true", help="no shell: boot, load --module, power off")
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
     boot.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
+    verify = verbs.add_parser("verify", parents=[common], help="check an image's signatures, digests, provenance and SBOM; asks no farm")
+    verify.add_argument("image", metavar="IMAGE", help="folder with an OCI layout, as fetch writes it")
+    verify.add_argument("--key", type=Path, required=True, metavar="FILE", help="the farm's cosign.pub")
+    verify.add_argument("--builder", default="", metavar="ID", help="the builder that the provenance has to name")
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
     check = verbs.add_parser("doctor", parents=[common], help="what this machine lacks, and the command that mends it")
     check.add_argument("--state", type=Path, default=default_state())
@@ -107,6 +115,8 @@ def main(argv: list[str] | None = None) -> int:
         if words.verb == "up":
             plan = embedded.Plan(state=words.state.absolute(), workers=words.workers, jobs=words.jobs, listen=words.listen)
             return embedded.run(plan, lambda address: out.say(f"the farm serves on {address}; Ctrl-C stops it"))
+        if words.verb == "verify":
+            return verifying.run(words, out)
         if words.verb == "doctor":
             return _doctor(words, out)
         return asyncio.run(_remote(words, out))

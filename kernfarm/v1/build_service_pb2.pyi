@@ -49,17 +49,43 @@ class Source(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., ref: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Config(_message.Message):
-    __slots__ = ("base", "file", "fragments")
+    __slots__ = ("base", "file", "fragments", "base_fragments")
     BASE_FIELD_NUMBER: _ClassVar[int]
     FILE_FIELD_NUMBER: _ClassVar[int]
     FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
     base: str
     file: NamedBlob
     fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
-    def __init__(self, base: _Optional[str] = ..., file: _Optional[_Union[NamedBlob, _Mapping]] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+    base_fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, base: _Optional[str] = ..., file: _Optional[_Union[NamedBlob, _Mapping]] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., base_fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+
+class ArchConfig(_message.Message):
+    __slots__ = ("arch", "fragments", "base_fragments")
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    BASE_FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    arch: str
+    fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    base_fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, arch: _Optional[str] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., base_fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
+
+class OwnFlavour(_message.Message):
+    __slots__ = ("name", "suffix", "extends", "fragments", "patches")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUFFIX_FIELD_NUMBER: _ClassVar[int]
+    EXTENDS_FIELD_NUMBER: _ClassVar[int]
+    FRAGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    suffix: str
+    extends: str
+    fragments: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    patches: _containers.RepeatedCompositeFieldContainer[NamedBlob]
+    def __init__(self, name: _Optional[str] = ..., suffix: _Optional[str] = ..., extends: _Optional[str] = ..., fragments: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ...) -> None: ...
 
 class RequestSpec(_message.Message):
-    __slots__ = ("source", "arches", "flavours", "config", "patches", "toolchain", "outputs", "local_version")
+    __slots__ = ("source", "arches", "flavours", "config", "patches", "toolchain", "outputs", "local_version", "skip_boot", "arch_configs", "own_flavours")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
     FLAVOURS_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +94,9 @@ class RequestSpec(_message.Message):
     TOOLCHAIN_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     LOCAL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SKIP_BOOT_FIELD_NUMBER: _ClassVar[int]
+    ARCH_CONFIGS_FIELD_NUMBER: _ClassVar[int]
+    OWN_FLAVOURS_FIELD_NUMBER: _ClassVar[int]
     source: Source
     arches: _containers.RepeatedScalarFieldContainer[str]
     flavours: _containers.RepeatedScalarFieldContainer[str]
@@ -76,7 +105,10 @@ class RequestSpec(_message.Message):
     toolchain: str
     outputs: _containers.RepeatedScalarFieldContainer[str]
     local_version: str
-    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., arches: _Optional[_Iterable[str]] = ..., flavours: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., toolchain: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., local_version: _Optional[str] = ...) -> None: ...
+    skip_boot: bool
+    arch_configs: _containers.RepeatedCompositeFieldContainer[ArchConfig]
+    own_flavours: _containers.RepeatedCompositeFieldContainer[OwnFlavour]
+    def __init__(self, source: _Optional[_Union[Source, _Mapping]] = ..., arches: _Optional[_Iterable[str]] = ..., flavours: _Optional[_Iterable[str]] = ..., config: _Optional[_Union[Config, _Mapping]] = ..., patches: _Optional[_Iterable[_Union[NamedBlob, _Mapping]]] = ..., toolchain: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., local_version: _Optional[str] = ..., skip_boot: _Optional[bool] = ..., arch_configs: _Optional[_Iterable[_Union[ArchConfig, _Mapping]]] = ..., own_flavours: _Optional[_Iterable[_Union[OwnFlavour, _Mapping]]] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("code", "message", "where", "hint")
@@ -144,8 +176,24 @@ class Image(_message.Message):
     blobs: _containers.RepeatedCompositeFieldContainer[Artifact]
     def __init__(self, name: _Optional[str] = ..., index: _Optional[str] = ..., manifest: _Optional[str] = ..., platform: _Optional[str] = ..., blobs: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ...) -> None: ...
 
+class Attachment(_message.Message):
+    __slots__ = ("tag", "subject", "media_type", "artifact_type", "manifest", "blobs")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_FIELD_NUMBER: _ClassVar[int]
+    BLOBS_FIELD_NUMBER: _ClassVar[int]
+    tag: str
+    subject: str
+    media_type: str
+    artifact_type: str
+    manifest: Artifact
+    blobs: _containers.RepeatedCompositeFieldContainer[Artifact]
+    def __init__(self, tag: _Optional[str] = ..., subject: _Optional[str] = ..., media_type: _Optional[str] = ..., artifact_type: _Optional[str] = ..., manifest: _Optional[_Union[Artifact, _Mapping]] = ..., blobs: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ...) -> None: ...
+
 class Build(_message.Message):
-    __slots__ = ("name", "state", "source", "arch", "flavour", "toolchain", "release", "steps", "problem", "create_time", "end_time", "artifacts", "images", "objects_done", "objects_planned", "warnings")
+    __slots__ = ("name", "state", "source", "arch", "flavour", "toolchain", "release", "steps", "problem", "create_time", "end_time", "artifacts", "images", "objects_done", "objects_planned", "warnings", "attachments")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +210,7 @@ class Build(_message.Message):
     OBJECTS_DONE_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_PLANNED_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: State
     source: str
@@ -178,10 +227,11 @@ class Build(_message.Message):
     objects_done: int
     objects_planned: int
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[str] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., release: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., objects_done: _Optional[int] = ..., objects_planned: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    attachments: _containers.RepeatedCompositeFieldContainer[Attachment]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[str] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., release: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., objects_done: _Optional[int] = ..., objects_planned: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("worker_id", "name", "arches", "toolchains", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache")
+    __slots__ = ("worker_id", "name", "arches", "toolchains", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +243,7 @@ class Worker(_message.Message):
     SANDBOX_FIELD_NUMBER: _ClassVar[int]
     CGROUP_FIELD_NUMBER: _ClassVar[int]
     CCACHE_FIELD_NUMBER: _ClassVar[int]
+    BOOTS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     name: str
     arches: _containers.RepeatedScalarFieldContainer[str]
@@ -204,7 +255,8 @@ class Worker(_message.Message):
     sandbox: str
     cgroup: str
     ccache: str
-    def __init__(self, worker_id: _Optional[str] = ..., name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., busy: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ...) -> None: ...
+    boots: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., busy: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SubmitBuildsRequest(_message.Message):
     __slots__ = ("spec", "request_id", "clean")

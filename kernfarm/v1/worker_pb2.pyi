@@ -194,7 +194,7 @@ class LinkResult(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., compiled: _Optional[int] = ..., unplanned: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PackageTask(_message.Message):
-    __slots__ = ("tree", "arch", "flavour", "toolchain", "config", "prepared", "linked", "release", "outputs", "facts", "compiler")
+    __slots__ = ("tree", "arch", "flavour", "toolchain", "config", "prepared", "linked", "release", "outputs", "facts", "compiler", "vmlinux")
     TREE_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     FLAVOUR_FIELD_NUMBER: _ClassVar[int]
@@ -206,6 +206,7 @@ class PackageTask(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     COMPILER_FIELD_NUMBER: _ClassVar[int]
+    VMLINUX_FIELD_NUMBER: _ClassVar[int]
     tree: Tree
     arch: str
     flavour: str
@@ -217,7 +218,8 @@ class PackageTask(_message.Message):
     outputs: _containers.RepeatedScalarFieldContainer[str]
     facts: SourceFacts
     compiler: str
-    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., config: _Optional[str] = ..., prepared: _Optional[str] = ..., linked: _Optional[str] = ..., release: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., facts: _Optional[_Union[SourceFacts, _Mapping]] = ..., compiler: _Optional[str] = ...) -> None: ...
+    vmlinux: bool
+    def __init__(self, tree: _Optional[_Union[Tree, _Mapping]] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., config: _Optional[str] = ..., prepared: _Optional[str] = ..., linked: _Optional[str] = ..., release: _Optional[str] = ..., outputs: _Optional[_Iterable[str]] = ..., facts: _Optional[_Union[SourceFacts, _Mapping]] = ..., compiler: _Optional[str] = ..., vmlinux: _Optional[bool] = ...) -> None: ...
 
 class PackageResult(_message.Message):
     __slots__ = ("artifacts", "images")
@@ -227,8 +229,28 @@ class PackageResult(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[_build_service_pb2.Image]
     def __init__(self, artifacts: _Optional[_Iterable[_Union[_build_service_pb2.Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[_build_service_pb2.Image, _Mapping]]] = ...) -> None: ...
 
+class BootTask(_message.Message):
+    __slots__ = ("arch", "kernel", "modules", "release")
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    MODULES_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    arch: str
+    kernel: str
+    modules: str
+    release: str
+    def __init__(self, arch: _Optional[str] = ..., kernel: _Optional[str] = ..., modules: _Optional[str] = ..., release: _Optional[str] = ...) -> None: ...
+
+class BootResult(_message.Message):
+    __slots__ = ("release", "loaded")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
+    release: str
+    loaded: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, release: _Optional[str] = ..., loaded: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class Attempt(_message.Message):
-    __slots__ = ("attempt_id", "build_id", "domain", "jobs", "timeout_seconds", "memory_bytes", "heartbeat_seconds", "cpus", "source", "configure", "prepare", "compile", "link", "package", "patch")
+    __slots__ = ("attempt_id", "build_id", "domain", "jobs", "timeout_seconds", "memory_bytes", "heartbeat_seconds", "cpus", "source", "configure", "prepare", "compile", "link", "package", "patch", "boot")
     ATTEMPT_ID_FIELD_NUMBER: _ClassVar[int]
     BUILD_ID_FIELD_NUMBER: _ClassVar[int]
     DOMAIN_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +266,7 @@ class Attempt(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     PATCH_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
     attempt_id: str
     build_id: str
     domain: str
@@ -259,7 +282,8 @@ class Attempt(_message.Message):
     link: LinkTask
     package: PackageTask
     patch: PatchTask
-    def __init__(self, attempt_id: _Optional[str] = ..., build_id: _Optional[str] = ..., domain: _Optional[str] = ..., jobs: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., cpus: _Optional[float] = ..., source: _Optional[_Union[SourceTask, _Mapping]] = ..., configure: _Optional[_Union[ConfigureTask, _Mapping]] = ..., prepare: _Optional[_Union[PrepareTask, _Mapping]] = ..., compile: _Optional[_Union[CompileTask, _Mapping]] = ..., link: _Optional[_Union[LinkTask, _Mapping]] = ..., package: _Optional[_Union[PackageTask, _Mapping]] = ..., patch: _Optional[_Union[PatchTask, _Mapping]] = ...) -> None: ...
+    boot: BootTask
+    def __init__(self, attempt_id: _Optional[str] = ..., build_id: _Optional[str] = ..., domain: _Optional[str] = ..., jobs: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., heartbeat_seconds: _Optional[float] = ..., cpus: _Optional[float] = ..., source: _Optional[_Union[SourceTask, _Mapping]] = ..., configure: _Optional[_Union[ConfigureTask, _Mapping]] = ..., prepare: _Optional[_Union[PrepareTask, _Mapping]] = ..., compile: _Optional[_Union[CompileTask, _Mapping]] = ..., link: _Optional[_Union[LinkTask, _Mapping]] = ..., package: _Optional[_Union[PackageTask, _Mapping]] = ..., patch: _Optional[_Union[PatchTask, _Mapping]] = ..., boot: _Optional[_Union[BootTask, _Mapping]] = ...) -> None: ...
 
 class AttemptEvent(_message.Message):
     __slots__ = ("heard", "log", "finished", "failed")
@@ -282,7 +306,7 @@ class Heard(_message.Message):
     def __init__(self, objects: _Optional[int] = ..., doing: _Optional[str] = ...) -> None: ...
 
 class Finished(_message.Message):
-    __slots__ = ("usage", "source", "configure", "prepare", "compile", "link", "package", "patch")
+    __slots__ = ("usage", "source", "configure", "prepare", "compile", "link", "package", "patch", "boot")
     USAGE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +315,7 @@ class Finished(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_FIELD_NUMBER: _ClassVar[int]
     PATCH_FIELD_NUMBER: _ClassVar[int]
+    BOOT_FIELD_NUMBER: _ClassVar[int]
     usage: Usage
     source: SourceResult
     configure: ConfigureResult
@@ -299,7 +324,8 @@ class Finished(_message.Message):
     link: LinkResult
     package: PackageResult
     patch: PatchResult
-    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., source: _Optional[_Union[SourceResult, _Mapping]] = ..., configure: _Optional[_Union[ConfigureResult, _Mapping]] = ..., prepare: _Optional[_Union[PrepareResult, _Mapping]] = ..., compile: _Optional[_Union[CompileResult, _Mapping]] = ..., link: _Optional[_Union[LinkResult, _Mapping]] = ..., package: _Optional[_Union[PackageResult, _Mapping]] = ..., patch: _Optional[_Union[PatchResult, _Mapping]] = ...) -> None: ...
+    boot: BootResult
+    def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., source: _Optional[_Union[SourceResult, _Mapping]] = ..., configure: _Optional[_Union[ConfigureResult, _Mapping]] = ..., prepare: _Optional[_Union[PrepareResult, _Mapping]] = ..., compile: _Optional[_Union[CompileResult, _Mapping]] = ..., link: _Optional[_Union[LinkResult, _Mapping]] = ..., package: _Optional[_Union[PackageResult, _Mapping]] = ..., patch: _Optional[_Union[PatchResult, _Mapping]] = ..., boot: _Optional[_Union[BootResult, _Mapping]] = ...) -> None: ...
 
 class Failed(_message.Message):
     __slots__ = ("usage", "problem")
@@ -310,7 +336,7 @@ class Failed(_message.Message):
     def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., problem: _Optional[_Union[_build_service_pb2.Problem, _Mapping]] = ...) -> None: ...
 
 class WorkerFacts(_message.Message):
-    __slots__ = ("name", "arches", "toolchains", "slots", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache")
+    __slots__ = ("name", "arches", "toolchains", "slots", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
@@ -320,6 +346,7 @@ class WorkerFacts(_message.Message):
     SANDBOX_FIELD_NUMBER: _ClassVar[int]
     CGROUP_FIELD_NUMBER: _ClassVar[int]
     CCACHE_FIELD_NUMBER: _ClassVar[int]
+    BOOTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     arches: _containers.RepeatedScalarFieldContainer[str]
     toolchains: _containers.RepeatedScalarFieldContainer[str]
@@ -329,4 +356,5 @@ class WorkerFacts(_message.Message):
     sandbox: str
     cgroup: str
     ccache: str
-    def __init__(self, name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ...) -> None: ...
+    boots: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from coordinator import admission
 from coordinator.fleet import WorkerInfo
 from kernel import digest
 from kernel.errors import Code, FarmError, Problem
-from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec
+from kernel.spec import ArchConfig, ConfigSpec, NamedBlob, OwnFlavour, RequestSpec, SourceKind, SourceSpec
 from kernfarm.blobs import BlobStore
 
 WORKER = WorkerInfo(
@@ -25,6 +26,7 @@ WORKER = WorkerInfo(
     sandbox="bubblewrap",
     cgroup="v2",
     ccache="4",
+    boots=("x86_64",),
 )
 ABSENT = digest.of_bytes(b"never uploaded")
 GIT = RequestSpec(source=SourceSpec(kind=SourceKind.GIT, ref="https://example.org/linux.git@v6.1"), arches=("x86_64",))
@@ -113,3 +115,54 @@ def test_a_local_version_that_can_be_in_no_tag_is_refused(blobs: BlobStore, text
 @pytest.mark.parametrize("text", ["", "-linuxkit", "_a.b-1"])
 def test_other_local_versions_are_fine(blobs: BlobStore, text: str) -> None:
     admission.check(replace(GIT, local_version=text), blobs, [WORKER])
+
+
+def own(**words: Any) -> RequestSpec:
+    flavour = OwnFlavour(**{"name": "foo", "suffix": "-foo", **words})
+    return replace(GIT, flavours=(flavour.name,), own_flavours=(flavour,))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        own(name="dbg"),
+        own(name="Foo"),
+        own(name="a/b"),
+        own(suffix="foo"),
+        own(suffix="-dbg"),
+        own(suffix="-a b"),
+        own(suffix="-" + "x" * 39),
+        replace(own(), flavours=("plain",)),
+        replace(GIT, arch_configs=(ArchConfig(arch="arm64"),)),
+    ],
+)
+def test_flavours_and_configurations_that_could_not_be_told_apart_or_are_not_built_are_refused(blobs: BlobStore, spec: RequestSpec) -> None:
+    assert refused(spec, blobs).code is Code.INVALID_ARGUMENT
+
+
+def test_a_flavour_that_extends_none_of_the_farms_is_refused(blobs: BlobStore) -> None:
+    assert refused(own(extends="dgb"), blobs).code is Code.UNKNOWN_VALUE
+
+
+@pytest.mark.parametrize("place", ["own", "arch", "base", "arch base"])
+def test_fragments_are_read_wherever_they_stand(blobs: BlobStore, place: str) -> None:
+    bad = (NamedBlob(name="bad.config", digest=blobs.put_bytes(b'CONFIG_INITRAMFS_SOURCE="/etc"\n')),)
+    spec = {
+        "own": own(fragments=bad),
+        "arch": replace(GIT, arch_configs=(ArchConfig(arch="x86_64", fragments=bad),)),
+        "base": replace(GIT, config=ConfigSpec(base_fragments=bad)),
+        "arch base": replace(GIT, arch_configs=(ArchConfig(arch="x86_64", base_fragments=bad),)),
+    }[place]
+    assert refused(spec, blobs).code is Code.UNSAFE_CONFIG
+
+
+def test_a_flavour_of_the_users_own_is_fine(blobs: BlobStore) -> None:
+    admission.check(own(extends="dbg"), blobs, [WORKER])
+
+
+def test_no_worker_that_can_boot_it_is_refused_unless_no_boot_is_wanted(blobs: BlobStore) -> None:
+    without = replace(WORKER, boots=())
+    with pytest.raises(FarmError) as caught:
+        admission.check(GIT, blobs, [without])
+    assert caught.value.problem.code is Code.NO_WORKER
+    admission.check(replace(GIT, skip_boot=True), blobs, [without])

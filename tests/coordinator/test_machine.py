@@ -32,6 +32,8 @@ from kernel.plan import Shard
 from kernel.spec import BuildSpec, ConfigSpec, NamedBlob, SourceKind, SourceSpec
 from kernel.steps import (
     Artifact,
+    Attachment,
+    BootResult,
     CompileResult,
     ConfigureResult,
     LinkResult,
@@ -39,6 +41,8 @@ from kernel.steps import (
     PatchResult,
     PrepareResult,
     Result,
+    SignResult,
+    SignTask,
     SourceFacts,
     SourceResult,
     StepKind,
@@ -86,7 +90,14 @@ def result_of(kind: StepKind, work: str) -> Result:
         case StepKind.LINK:
             return LinkResult(layer=blob(f"linked {work}"), compiled=1)
         case StepKind.PACKAGE:
-            return PackageResult(artifacts=(Artifact(name="kernel", digest=blob(f"kernel {work}"), size=1),), images=())
+            files = tuple(Artifact(name=name, digest=blob(f"{name} {work}"), size=1) for name in ("kernel", "kernel.tar"))
+            return PackageResult(artifacts=files, images=())
+        case StepKind.BOOT:
+            return BootResult(release="6.1-x", loaded=("loop",))
+        case StepKind.SIGN:
+            manifest = Artifact(name="manifest", digest=blob(f"signature {work}"), size=1)
+            signature = Attachment(tag="s", subject=blob("index"), media_type="m", artifact_type="a", manifest=manifest, blobs=())
+            return SignResult(attachments=(signature,))
 
 
 SHARDS = (Shard(goals=("mm/",), objects=2, weight_seconds=3.0), Shard(goals=("fs/",), objects=1, weight_seconds=2.0))
@@ -114,10 +125,10 @@ class Driver:
         self.machine.validate()
         return done
 
-    def submit(self, what: BuildSpec, *, clean: bool = False) -> str:
+    def submit(self, what: BuildSpec, *, clean: bool = False, boot: bool = False, sign: bool = False) -> str:
         self.count += 1
         build_id = f"b{self.count}"
-        new = NewBuild(build_id=build_id, spec=what, salt=build_id if clean else "")
+        new = NewBuild(build_id=build_id, spec=what, salt=build_id if clean else "", boot=boot, sign=sign)
         self.apply(Submitted(at=self.now, tenant="t", request_id="", fingerprint="f", answered=(build_id,), builds=(new,)))
         return build_id
 
@@ -174,6 +185,56 @@ def test_a_build_goes_through_its_steps() -> None:
     build = driver.machine.build(build_id)
     assert build.state is BuildState.SUCCEEDED
     assert list(build.steps) == ["source", "configure", "prepare", "compile-000", "compile-001", "link", "package"]
+
+
+def test_an_image_is_booted_and_then_signed() -> None:
+    driver = Driver()
+    build_id = driver.submit(spec(), boot=True, sign=True)
+    assert driver.finish() == 9
+    build = driver.machine.build(build_id)
+    assert list(build.steps)[-3:] == ["package", "boot", "sign"]
+    package, task = build.steps["package"].result, build.steps["sign"].task
+    assert isinstance(package, PackageResult) and isinstance(task, SignTask)
+    assert task.images == package.images
+
+
+def test_an_image_that_does_not_boot_is_not_signed() -> None:
+    driver = Driver()
+    build_id = driver.submit(spec(), boot=True, sign=True)
+    while next(step.key for _, step in driver.machine.ready()) != "package":
+        for attempt in driver.launch():
+            driver.succeed(attempt)
+    (package,) = driver.launch()
+    driver.succeed(package)
+    (boot,) = driver.launch()
+    assert driver.machine.running()[boot][1].kind is StepKind.BOOT
+    driver.fail(boot, Code.KERNEL_DOES_NOT_BOOT)
+    build = driver.machine.build(build_id)
+    assert build.state is BuildState.FAILED
+    assert build.steps["sign"].state is StepState.CANCELLED
+    assert driver.launch() == []
+
+
+def test_a_signature_is_of_one_build_and_never_reused() -> None:
+    driver = Driver()
+    driver.submit(spec(), sign=True)
+    driver.finish()
+    again = driver.submit(spec(), sign=True)
+    assert driver.finish() == 1, "all but the signature is known"
+    assert not driver.machine.build(again).steps["sign"].reused
+
+
+def test_a_build_that_was_not_signed_answers_no_request_that_wants_it() -> None:
+    driver = Driver()
+    plain = driver.submit(spec())
+    driver.finish()
+    assert driver.machine.match("t", spec(), driver.now) == plain
+    assert driver.machine.match("t", spec(), driver.now, sign=True) is None
+    assert driver.machine.match("t", spec(), driver.now, boot=True) is None
+    whole = driver.submit(spec(), boot=True, sign=True)
+    driver.finish()
+    assert driver.machine.match("t", spec(), driver.now, boot=True, sign=True) == whole
+    assert driver.machine.match("t", spec(), driver.now) == whole
 
 
 def test_the_same_work_is_done_once_for_two_builds() -> None:
@@ -350,10 +411,10 @@ class Chaos(RuleBasedStateMachine):
     def begin(self) -> None:
         self.driver = Driver()
 
-    @rule(patch=st.sampled_from(["tinyconfig", "defconfig"]), clean=st.booleans())
-    def submit(self, patch: str, clean: bool) -> None:
+    @rule(patch=st.sampled_from(["tinyconfig", "defconfig"]), clean=st.booleans(), boot=st.booleans(), sign=st.booleans())
+    def submit(self, patch: str, clean: bool, boot: bool, sign: bool) -> None:
         if len(self.driver.machine.builds) < 5:
-            self.driver.submit(spec(patch=patch), clean=clean)
+            self.driver.submit(spec(patch=patch), clean=clean, boot=boot, sign=sign)
 
     @rule()
     def launch(self) -> None:

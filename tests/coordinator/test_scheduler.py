@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.fleet import WorkerInfo
-from coordinator.scheduler import ReadyStep, assign, refuse, why_waiting
+from coordinator.scheduler import SIGNER, ReadyStep, assign, refuse, why_waiting
 from kernel.errors import Code
 from kernel.steps import StepKind
 
@@ -23,6 +24,7 @@ def worker(name: str, *, slots: int = 1, arch: str = "x86_64") -> WorkerInfo:
         sandbox="s",
         cgroup="c",
         ccache="1",
+        boots=(arch,),
     )
 
 
@@ -46,7 +48,7 @@ steps = st.lists(
         step,
         st.text("abc", min_size=1, max_size=4),
         at=st.integers(0, 3).map(float),
-        kind=st.sampled_from(StepKind),
+        kind=st.sampled_from([kind for kind in StepKind if kind is not StepKind.SIGN]),
         weight=st.floats(0, 9),
         arch=st.sampled_from(["x86_64", "arm64"]),
     ),
@@ -84,6 +86,23 @@ def test_never_too_many_never_the_wrong_one_whatever_the_order(
     random.Random(seed).shuffle(mixed_steps)
     random.Random(seed).shuffle(mixed_workers)
     assert assign(mixed_steps, mixed_workers, busy) == chosen
+
+
+def test_signing_takes_no_workers_slot() -> None:
+    chosen = assign([step("sign", kind=StepKind.SIGN), step("s", at=1)], [worker("a")], {})
+    assert {(choice.step, choice.worker_id) for choice in chosen} == {("sign", SIGNER), ("s", "a")}
+    assert [choice.worker_id for choice in assign([step("sign", kind=StepKind.SIGN)], [], {})] == [SIGNER]
+
+
+def test_a_kernel_is_booted_where_qemu_is() -> None:
+    able, without = worker("b"), replace(worker("a"), boots=())
+    ready = [step("boot", kind=StepKind.BOOT), step("s", at=1)]
+    assert [choice.worker_id for choice in assign(ready, [without, able], {})] == ["b", "a"]
+    assert assign(ready[:1], [without], {}) == []
+    problem = refuse([without], "x86_64", "gcc-12", boot=True)
+    assert problem is not None and problem.code is Code.NO_WORKER and "--no-boot" in problem.hint
+    assert refuse([without, able], "x86_64", "gcc-12", boot=True) is None
+    assert "no worker can boot" in why_waiting(ready[0], [without])
 
 
 def test_older_builds_first_later_steps_first_longer_shards_first() -> None:

@@ -19,6 +19,7 @@ from kernel.spec import RequestSpec, SourceKind, SourceSpec
 from kernel.steps import (
     Artifact,
     Attempt,
+    BootResult,
     CompileResult,
     ConfigureResult,
     Image,
@@ -27,6 +28,7 @@ from kernel.steps import (
     PatchResult,
     PrepareResult,
     Result,
+    SignResult,
     SourceFacts,
     SourceResult,
     StepKind,
@@ -47,6 +49,7 @@ WORKER = WorkerInfo(
     sandbox="none",
     cgroup="none",
     ccache="off",
+    boots=("x86_64",),
 )
 
 
@@ -99,16 +102,16 @@ class SlowJournal(Journal):
 class Bench:
     """A farm on a fake fleet, and what is needed to play it."""
 
-    def __init__(self, home: Path) -> None:
-        self.settings = CoordinatorSettings(state_dir=home, blobs_url=f"file://{home}/blobs")
+    def __init__(self, home: Path, *, signer_socket: str = "") -> None:
+        self.settings = CoordinatorSettings(state_dir=home, blobs_url=f"file://{home}/blobs", signer_socket=signer_socket)
         self.journal = SlowJournal(f"sqlite:///{home}/journal.sqlite")
         self.fleet = FakeFleet()
         self.blobs = BlobStore.open(self.settings.blobs_url)
         self.farm = Farm(self.settings, journal=self.journal, fleet=self.fleet, blobs=self.blobs, clock=time.time)
 
-    async def submit(self, name: str = "", request_id: str = "") -> str:
+    async def submit(self, name: str = "", request_id: str = "", *, boot: bool = False) -> str:
         source = SourceSpec(kind=SourceKind.DEBIAN, ref="6.1=1")
-        spec = RequestSpec(source=source, arches=("x86_64",), local_version=f"-x{name}")
+        spec = RequestSpec(source=source, arches=("x86_64",), local_version=f"-x{name}", skip_boot=not boot)
         return (await self.farm.submit(spec, tenant="t", request_id=request_id, clean=False))[0].build_id
 
     async def attempt(self, kind: StepKind, number: int = 1) -> Attempt:
@@ -152,4 +155,9 @@ class Bench:
             case StepKind.PACKAGE:
                 index = Artifact(name="index", digest=blob(b"index"), size=5)
                 image = Image(name="kernel", index=index.digest, manifest="m", platform="linux/amd64", blobs=(index,))
-                return PackageResult(artifacts=(), images=(image,))
+                files = tuple(Artifact(name=name, digest=blob(name.encode()), size=len(name)) for name in ("kernel", "kernel.tar"))
+                return PackageResult(artifacts=files, images=(image,))
+            case StepKind.BOOT:
+                return BootResult(release="r")
+            case StepKind.SIGN:
+                return SignResult(attachments=())

@@ -40,4 +40,4 @@ def tarball(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def draft(tarball: Path) -> Draft:
     """The smallest request."""
-    return Draft(source=f"file:{tarball}", base="defconfig")
+    return Draft(source=f"file:{tarball}", base="defconfig", boot=False)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kernel.errors import Code, FarmError
@@ -25,12 +26,14 @@ from tests.fakes import fake_linux
 
 pytestmark = pytest.mark.ray
 
+EMBEDDED = "urn:kernfarm:builder:embedded"
 SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n"
 
 
 def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
     """The command line as a user calls it, without a terminal."""
-    env = {"PATH": os.environ["PATH"], "KERNFARM": farm.address, "HOME": "/tmp", "NO_COLOR": "1"}
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "KERNFARM": farm.address, "HOME": "/tmp", "NO_COLOR": "1"}
     program = str(Path(sys.executable).with_name("kernfarm"))
     return process.run((program, *words), env=env, timeout_seconds=timeout)
 
@@ -63,7 +66,7 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
         build_id = await submit(client, draft)
         info = await end(client, build_id)
         assert info["state"] == "succeeded", info["problem"]
-        assert {step["worker"] for step in info["steps"]} <= {"worker-1", "worker-2"}
+        assert {step["worker"] for step in info["steps"]} <= {"worker-1", "worker-2", "signer"}
         assert info["objects_done"] == info["objects_planned"] > 0
         await commands.fetch_to(client, info, tmp_path / "image")
         files = tmp_path / "files"
@@ -80,6 +83,9 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
         assert b"  CC " in log
         middle = b"".join([data async for data in client.logs(build_id, "compile-000", offset=10)])
         assert middle == log[10:]
+        image, key = tmp_path / "image", farm._plan.state / "signer/cosign.pub"
+        checked = await asyncio.to_thread(kernfarm, farm, "verify", str(image), "--key", str(key), "--builder", EMBEDDED)
+        assert checked.code == 0, checked.output.decode()
         # The same request again is the same build, at once; a clean one is another with the same bytes.
         started = time.monotonic()
         assert await submit(client, draft) == build_id
@@ -87,6 +93,13 @@ async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tm
         again = await end(client, await submit(client, draft, clean=True))
         assert again["id"] != build_id
         assert again["images"] == info["images"]
+
+
+def test_the_key_is_the_signers_alone(farm: EmbeddedFarm) -> None:
+    key = farm._plan.state / "signer/signer.key"
+    owner = psutil.Process(farm.services["signer"].pid).uids().effective
+    assert (key.stat().st_uid, key.stat().st_mode & 0o777) == (owner, 0o600)
+    assert os.geteuid() != 0 or owner != 0, farm.log_of("signer").read_text()
 
 
 async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm, draft: Draft) -> None:
@@ -99,7 +112,7 @@ async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm
         again = await end(client, await submit(client, draft))
         assert again["id"] != first["id"]
         assert again["images"] == first["images"]
-        assert [step["key"] for step in again["steps"] if not step["reused"]] == ["package"]
+        assert [step["key"] for step in again["steps"] if not step["reused"]] == ["package", "sign"]
         assert await submit(client, draft) == again["id"]
 
 
@@ -224,7 +237,7 @@ BAD: list[tuple[str, list[str], int, str]] = [
 @pytest.mark.parametrize(("words", "code", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_words_are_refused_with_the_mend(farm: EmbeddedFarm, tarball: Path, words: list[str], code: int, said: str) -> None:
     source = [] if "--source" in words else ["--source", f"file:{tarball}"]
-    done = kernfarm(farm, "build", *source, *words)
+    done = kernfarm(farm, "build", "--no-boot", *source, *words)
     assert done.code == code, done.output
     assert said in " ".join(done.output.decode().split())
 
@@ -245,7 +258,7 @@ def test_bad_fragments_name_symbol_place_and_reason(
 ) -> None:
     path = tmp_path / "my.config"
     path.write_text(text)
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--config", str(path))
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--config", str(path))
     assert done.code == code, done.output
     shown = " ".join(done.output.decode().split())
     assert all(word in shown for word in said), shown
@@ -254,18 +267,18 @@ def test_bad_fragments_name_symbol_place_and_reason(
 def test_bad_patches_name_patch_file_and_hunk(farm: EmbeddedFarm, tarball: Path, tmp_path: Path) -> None:
     patch = tmp_path / "0001-x.patch"
     patch.write_text("--- a/Makefile\n+++ b/Makefile\n@@ -1,2 +1,2 @@\n-not what is there\n+x\n y\n")
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch))
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--patches", str(patch))
     assert done.code == 2
     assert "0001-x.patch" in done.output.decode()
     assert "hunk 1" in done.output.decode()
     patch.write_text("--- a/../x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n")
-    assert kernfarm(farm, "build", "--source", f"file:{tarball}", "--patches", str(patch)).code == 2
+    assert kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--patches", str(patch)).code == 2
 
 
 def test_no_kernel_and_no_archive_are_the_users_fault(farm: EmbeddedFarm, tmp_path: Path) -> None:
     bad = tmp_path / "linux.tar.xz"
     bad.write_bytes(b"this is no archive")
-    done = kernfarm(farm, "build", "--source", f"file:{bad}")
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{bad}")
     assert done.code == 2, done.output
     assert "cannot unpack" in done.output.decode()
 
@@ -280,7 +293,7 @@ def test_unknown_builds_and_absent_farms(farm: EmbeddedFarm) -> None:
 
 
 def test_json_is_on_stdout_alone(farm: EmbeddedFarm, tarball: Path) -> None:
-    done = kernfarm(farm, "build", "--source", f"file:{tarball}", "--json")
+    done = kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}", "--json")
     assert done.code == 0, done.output
     data: Any = json.loads(done.output[done.output.index(b"[\n") :])
     assert data[0]["state"] == "succeeded"
@@ -289,6 +302,6 @@ def test_json_is_on_stdout_alone(farm: EmbeddedFarm, tarball: Path) -> None:
 
 
 def test_the_farm_still_serves_and_nothing_is_left_behind(farm: EmbeddedFarm, tarball: Path) -> None:
-    assert kernfarm(farm, "build", "--source", f"file:{tarball}").code == 0
+    assert kernfarm(farm, "build", "--no-boot", "--source", f"file:{tarball}").code == 0
     scratch = farm._plan.state / "worker/scratch"
     assert [entry.name for entry in scratch.iterdir() if entry.is_dir()] == []

@@ -87,7 +87,7 @@ def terminal(*argv: str, env: dict[str, str]) -> Iterator[Terminal]:
 def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball: Path, tmp_path: Path, no_color: bool) -> None:
     config = tmp_path / "slow.config"
     config.write_text("CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n")
-    words = ("build", "--source", f"file:{tarball}", "--config", str(config), "--local-version", f"-tty{no_color}")
+    words = ("build", "--no-boot", "--source", f"file:{tarball}", "--config", str(config), "--local-version", f"-tty{no_color}")
     with terminal(PROGRAM, *words, env={"KERNFARM": farm.address, **({"NO_COLOR": "1"} if no_color else {})}) as screen:
         screen.read_until(b"compile-000", 60)
         time.sleep(1)
@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball
 
 
 def test_a_finished_build_shows_its_digests_on_a_terminal(farm: EmbeddedFarm, tarball: Path) -> None:
-    with terminal(PROGRAM, "build", "--source", f"file:{tarball}", env={"KERNFARM": farm.address}) as screen:
+    with terminal(PROGRAM, "build", "--no-boot", "--source", f"file:{tarball}", env={"KERNFARM": farm.address}) as screen:
         assert screen.end(120) == 0
     assert b"sha256:" in screen.seen
     assert b"kernel-dev.tar" in screen.seen

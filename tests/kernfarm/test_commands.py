@@ -67,7 +67,7 @@ class Store:
 
     def info(self) -> BuildInfo:
         blobs: list[dict[str, Any]] = [{"digest": digest} for digest in self.blobs]
-        return {"id": "b", "release": "6.1.1-linuxkit", "images": [{"index": next(iter(self.blobs)), "blobs": blobs}]}
+        return {"id": "b", "release": "6.1.1-linuxkit", "images": [{"index": next(iter(self.blobs)), "blobs": blobs}], "attachments": []}
 
     async def download(self, digest: str, to: Path) -> None:
         self.asked.append(digest)

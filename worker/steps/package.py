@@ -21,6 +21,9 @@ _LAYERS = (
     ("kernel-dev", ("kernel-dev.tar",)),
     ("kernel-headers", ("kernel-headers.tar",)),
 )
+# Hundreds of megabytes that only a debugger wants.
+_DEBUG_LAYER = ("vmlinux", ("vmlinux",))
+_Shape = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def run(context: Context, task: PackageTask) -> PackageResult:
@@ -41,8 +44,11 @@ def run(context: Context, task: PackageTask) -> PackageResult:
     for name, path in (("kernel", tables.arch(task.arch).image_path), ("System.map", "System.map"), ("kernel_config", ".config")):
         _copy_out(out, path, files / name)
     (files / "kernel-source-info").write_text(source_info(task))
-    artifacts = tuple(_store(context, files / name, name) for _, names in _LAYERS for name in names)
-    return PackageResult(artifacts=artifacts, images=(_image(context, task, files),))
+    if task.vmlinux:
+        _copy_out(out, "vmlinux", files / "vmlinux")
+    shape = (*_LAYERS, _DEBUG_LAYER) if task.vmlinux else _LAYERS
+    artifacts = tuple(_store(context, files / name, name) for _, names in shape for name in names)
+    return PackageResult(artifacts=artifacts, images=(_image(context, task, files, shape),))
 
 
 def source_info(task: PackageTask) -> str:
@@ -128,9 +134,9 @@ def _store(context: Context, path: Path, name: str) -> Artifact:
     return Artifact(name=name, digest=digest, size=size)
 
 
-def _image(context: Context, task: PackageTask, files: Path) -> Image:
-    """One image, kernel, dev and headers in layers of their own, so that each can be pulled alone."""
-    stored = [_layer(context, title, {name: files / name for name in names}) for title, names in _LAYERS]
+def _image(context: Context, task: PackageTask, files: Path, shape: _Shape) -> Image:
+    """One image, kernel, dev, headers (and vmlinux) in layers of their own, so that each can be pulled alone."""
+    stored = [_layer(context, title, {name: files / name for name in names}) for title, names in shape]
     spec = oci.ImageSpec(
         platform=tables.arch(task.arch).platform,
         layers=tuple(layer for layer, _ in stored),

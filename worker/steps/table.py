@@ -7,7 +7,7 @@ from typing import Any
 
 from kernel.steps import Result, StepKind
 from worker.context import Context
-from worker.steps import compile, configure, link, package, patch, prepare, source
+from worker.steps import boot, compile, configure, link, package, patch, prepare, source
 
 STEPS: Mapping[StepKind, Callable[[Context, Any], Result]] = {
     StepKind.SOURCE: source.run,
@@ -17,4 +17,5 @@ STEPS: Mapping[StepKind, Callable[[Context, Any], Result]] = {
     StepKind.COMPILE: compile.run,
     StepKind.LINK: link.run,
     StepKind.PACKAGE: package.run,
+    StepKind.BOOT: boot.run,
 }

@@ -1,0 +1,143 @@
+"""The signer's one duty: from a build's id to signatures and signed documents in the blob store."""
+
+from __future__ import annotations
+
+from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused
+from coordinator.signer.keys import SigningKey
+from kernel import oci
+from kernel.codec import to_plain
+from kernel.errors import Code, FarmError, Problem
+from kernel.signing import attach, bundle, cosign, dsse, provenance, spdx, statement
+from kernel.signing.attach import Made, Target
+from kernel.signing.dsse import Envelope
+from kernel.signing.provenance import BuildFacts
+from kernel.signing.spdx import ImageFile
+from kernel.signing.statement import Statement, Subject
+from kernel.signing.times import rfc3339
+from kernel.steps import Artifact, Image, PackageResult, SignResult
+from kernfarm import claims, contents
+from kernfarm.blobs import BlobStore
+from kernfarm.contents import Contents
+
+# Of the store or of the machine, not of what is to be signed: those go to the coordinator as they are.
+_NOT_OURS = (Code.BLOB_LOST, Code.UNAVAILABLE, Code.DISK_FULL, Code.TIMEOUT)
+_SMALL = contents.DOCUMENT_BYTES
+
+
+class Signer:
+    """`builder_id` says in provenance who built; `reference` is the repository that cosign's payload names."""
+
+    def __init__(self, key: SigningKey, evidence: Evidence, blobs: BlobStore, *, builder_id: str, reference: str) -> None:
+        self._key = key
+        self._evidence = evidence
+        self._blobs = blobs
+        self._builder_id = builder_id
+        self._reference = reference
+
+    def sign(self, build_id: str) -> SignResult:
+        """Sign what a build made. Blocks. Raises FarmError: SIGNING_REFUSED, BLOB_LOST naming a blob that is missing or damaged,
+        UNAVAILABLE and others of journal and store."""
+        build = self._evidence.build(build_id)
+        result = made(build)
+        found = [self._inspect(image, build_id) for image in result.images]
+        self._check_artifacts(result, found, build_id)
+        facts = facts_of(build, self._builder_id, self._blobs.put_bytes(record_of(build)))
+        documents = [self._documents(facts, image, each) for image, each in zip(result.images, found, strict=True)]
+        attachments = []
+        for image, each, statements in zip(result.images, found, documents, strict=True):
+            for one in self._attach(facts, image, each, statements):
+                for data in one.data:
+                    self._blobs.put_bytes(data)
+                attachments.append(one.attachment)
+        return SignResult(attachments=tuple(attachments))
+
+    def _inspect(self, image: Image, build_id: str) -> Contents:
+        """Read an image back from the store: what the journal says of it, its documents and its bytes have to agree."""
+        listed = {blob.digest: blob.size for blob in image.blobs}
+        if image.index not in listed or listed[image.index] > _SMALL:
+            raise refused(f"the journal does not list the index of the image {image.name}", build_id)
+        found = contents.inspect(self._blobs.get_bytes(image.index, limit=_SMALL), self._blobs.stream)
+        _raise(found.problem, f"the image {image.name}", build_id)
+        if found.reached != listed:
+            odd = min(set(found.reached.items()) ^ set(listed.items()))
+            raise refused(f"journal and index of the image {image.name} don't agree about {odd[0]} ({odd[1]} bytes)", build_id)
+        if not any((digest, platform) == (image.manifest, image.platform) for digest, _, platform in found.manifests):
+            raise refused(f"the index of the image {image.name} has no {image.manifest} for {image.platform}", build_id)
+        return found
+
+    def _check_artifacts(self, result: PackageResult, found: list[Contents], build_id: str) -> None:
+        """Each file that the journal lists is the one in the image; one that is in no image is read for itself."""
+        for artifact in result.artifacts:
+            inside = [(file.digest, file.size) for each in found for file in each.files if file.name == artifact.name]
+            if not inside:
+                self._read(artifact, build_id)
+            elif (artifact.digest, artifact.size) not in inside:
+                raise refused(f"the image has another {artifact.name} than the journal: {inside[0][0]}", build_id)
+
+    def _read(self, artifact: Artifact, build_id: str) -> None:
+        size = sum(len(chunk) for chunk in self._blobs.stream(artifact.digest))
+        if size != artifact.size:
+            raise refused(f"{artifact.name} has {size} bytes, the journal says {artifact.size}", build_id)
+
+    def _documents(self, facts: BuildFacts, image: Image, found: Contents) -> list[Statement]:
+        """Provenance and bill of materials, held against the image as `kernfarm verify` will do it."""
+        files = [ImageFile(name=each.name, digest=each.digest, sha1=each.sha1, size=each.size) for each in found.files]
+        subjects = (
+            Subject(name=f"image {image.name}", digest=found.index),
+            *(Subject(name=f"image {image.name} {platform}", digest=digest) for digest, _, platform in found.manifests),
+            *(Subject(name=each.name, digest=each.digest) for each in found.files),
+        )
+        origin = Statement(predicate_type=statement.PROVENANCE, subjects=subjects, predicate=provenance.predicate(facts))
+        bill = Statement(
+            predicate_type=statement.SPDX,
+            subjects=subjects[:1],
+            predicate=spdx.document(facts, image.name, found.index, files),
+        )
+        try:
+            for look in claims.PROVENANCE_CHECKS.values():
+                look(origin, found)
+            claims.check_sbom(bill, found)
+        except FarmError as error:
+            _raise(error.problem, f"the image {image.name}", facts.build_id)
+        return [origin, bill]
+
+    def _attach(self, facts: BuildFacts, image: Image, found: Contents, statements: list[Statement]) -> list[Made]:
+        """Signatures of the index and of each manifest in it; documents about the index."""
+        top = Target(media_type=oci.INDEX, digest=found.index, size=found.reached[found.index])
+        sealed = [(each.predicate_type, self._seal(each)) for each in statements]
+        done = self._signatures(facts, top, f"image {image.name}", sealed)
+        done.append(attach.attestations(top, sealed))
+        for digest, size, platform in found.manifests:
+            target = Target(media_type=oci.MANIFEST, digest=digest, size=size)
+            done += self._signatures(facts, target, f"image {image.name} {platform}", [])
+        return done
+
+    def _signatures(self, facts: BuildFacts, target: Target, name: str, sealed: list[tuple[str, Envelope]]) -> list[Made]:
+        payload = cosign.payload(target.digest, self._reference)
+        plain = statement.signature_of(Subject(name=name, digest=target.digest))
+        created = rfc3339(facts.finished_at)
+        referrers = [
+            attach.referrer(target, kind, bundle.encode(envelope, self._key.public_der), created)
+            for kind, envelope in [(plain.predicate_type, self._seal(plain)), *sealed]
+        ]
+        return [attach.signature(target, payload, self._key.sign(payload)), *referrers, attach.fallback(target, referrers)]
+
+    def _seal(self, made: Statement) -> Envelope:
+        payload = made.encoded()
+        signature = self._key.sign(dsse.pae(dsse.IN_TOTO, payload))
+        return Envelope(payload_type=dsse.IN_TOTO, payload=payload, signatures=(signature,))
+
+
+def answer(result: SignResult) -> dict[str, object]:
+    """The result as the message that is sent."""
+    plain: dict[str, object] = to_plain(result)
+    return plain
+
+
+def _raise(problem: Problem | None, what: str, build_id: str) -> None:
+    if problem is None:
+        return
+    if problem.code in _NOT_OURS:
+        raise FarmError.of(problem)
+    place = f"{problem.where}: " if problem.where else ""
+    raise refused(f"{what}: {place}{problem.message}", build_id)

@@ -1,0 +1,134 @@
+"""Where an image to be checked is: an OCI layout on disk, or whatever else can hand out manifests and blobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from kernel import digest as digests
+from kernel import oci
+from kernel.errors import Code, FarmError
+from kernfarm.contents import DOCUMENT_BYTES
+
+_REF = "org.opencontainers.image.ref.name"
+
+
+class ImageSource(Protocol):
+    """All methods raise FarmError: NOT_FOUND for what is not there, BAD_DIGEST for a manifest that is not what its descriptor says. What
+    they return is as hostile as the place it came from."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def image(self) -> str:
+        """The reference of the image itself: a digest where the place says one, else a tag."""
+
+    def manifest(self, reference: str) -> bytes:
+        """A manifest or index by tag or digest; at most DOCUMENT_BYTES."""
+
+    def blob(self, digest: str) -> Iterator[bytes]:
+        """A blob, or a manifest by its digest, in chunks."""
+
+    def referrers(self, digest: str) -> Sequence[dict[str, Any]]:
+        """Descriptors of the manifests whose subject is `digest`."""
+
+
+class LayoutSource:
+    """An OCI layout as `kernfarm fetch` writes it: the image's index first, then what is attached to it, by tag or by subject."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FarmError(MISSING_FILE, BAD_ARCHIVE) for what is no layout of one image."""
+        self._folder = folder
+        body = _load(folder / "index.json")
+        entries = body.get("manifests") if isinstance(body, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise FarmError(Code.BAD_ARCHIVE, "index.json lists no manifests", where=str(folder / "index.json"))
+        self._entries: list[dict[str, Any]] = entries
+        images = [each for each in entries if each.get("mediaType") == oci.INDEX and not _tag(each).startswith("sha256-")]
+        if len(images) != 1:
+            hint = "kernfarm fetch BUILD --to DIR writes a layout of one image"
+            raise FarmError(Code.BAD_ARCHIVE, f"the layout has {len(images)} images, expected one", where=str(folder), hint=hint)
+        self._image = _digest(images[0], folder)
+
+    @property
+    def name(self) -> str:
+        return str(self._folder)
+
+    @property
+    def image(self) -> str:
+        return self._image
+
+    def manifest(self, reference: str) -> bytes:
+        if digests.is_digest(reference):
+            digest = reference
+        else:
+            named = [each for each in self._entries if _tag(each) == reference]
+            if not named:
+                raise FarmError(Code.NOT_FOUND, f"the layout has no {reference}", where=self.name)
+            digest = _digest(named[0], self._folder)
+        data = b"".join(self._chunks(digest, DOCUMENT_BYTES))
+        if len(data) > DOCUMENT_BYTES:
+            raise FarmError(Code.BAD_ARCHIVE, f"{digest} is too large for a manifest", where=digest)
+        if (found := digests.of_bytes(data)) != digest:
+            raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged: its content has the digest {found}", where=digest)
+        return data
+
+    def blob(self, digest: str) -> Iterator[bytes]:
+        return self._chunks(digest, 0)
+
+    def referrers(self, digest: str) -> Sequence[dict[str, Any]]:
+        found = []
+        for entry in self._entries:
+            if entry.get("mediaType") != oci.MANIFEST:
+                continue
+            try:
+                body = json.loads(self.manifest(_digest(entry, self._folder)))
+            except (FarmError, ValueError, RecursionError):
+                continue  # what can't be read refers to nothing; that it is missing among the referrers is said by the check
+            subject = body.get("subject") if isinstance(body, dict) else None
+            if isinstance(subject, dict) and subject.get("digest") == digest:
+                found.append(entry)
+        return found
+
+    def _chunks(self, digest: str, limit: int) -> Iterator[bytes]:
+        path = self._folder / "blobs" / "sha256" / digests.hex_of(digest)
+        try:
+            with path.open("rb") as file:
+                total = 0
+                while chunk := file.read(1 << 20):
+                    total += len(chunk)
+                    yield chunk
+                    if limit and total > limit:
+                        return
+        except OSError as error:
+            raise FarmError(Code.NOT_FOUND, f"the layout lacks {digest}: {error.strerror}", where=self.name) from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            data = file.read(DOCUMENT_BYTES + 1)
+        if len(data) > DOCUMENT_BYTES:
+            raise FarmError(Code.BAD_ARCHIVE, "too large", where=str(path))
+        return json.loads(data)
+    except OSError as error:
+        hint = "kernfarm fetch BUILD --to DIR"
+        raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error.strerror}", where=str(path), hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise FarmError(Code.BAD_ARCHIVE, f"not JSON: {error}", where=str(path)) from error
+
+
+def _tag(entry: dict[str, Any]) -> str:
+    notes = entry.get("annotations")
+    return str(notes.get(_REF, "")) if isinstance(notes, dict) else ""
+
+
+def _digest(entry: dict[str, Any], folder: Path) -> str:
+    digest = entry.get("digest")
+    if not isinstance(digest, str) or not digests.is_digest(digest):
+        raise FarmError(Code.BAD_ARCHIVE, f"an entry of index.json has no sha256 digest: {str(digest)[:80]!r}", where=str(folder))
+    return digest
