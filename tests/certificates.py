@@ -47,9 +47,7 @@ class Authority:
         builder = self._builder(subject, key, start, end).add_extension(x509.SubjectAlternativeName(names), False)
         return Pair(builder.sign(self._key, hashes.SHA256()), key)
 
-    def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, start: timedelta, end: timedelta
-    ) -> x509.CertificateBuilder:
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, start: timedelta, end: timedelta) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()

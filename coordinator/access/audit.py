@@ -31,7 +31,7 @@ class Audit:
         self._write("")
 
     def began(self, who: Caller, method: str, peer: str, about: Sequence[str]) -> str:
-        """A call is about to be done. Returns its number, which the end repeats. Raises FarmError(UNAVAILABLE): then it must not be done."""
+        """A call is about to be done. Returns its number, which the end repeats. Raises FarmError(UNAVAILABLE): then don't do it."""
         call = uuid.uuid4().hex
         self._record(event="began", call=call, **_who(who), method=method, peer=peer, about=[each[:_LONGEST] for each in about])
         return call
@@ -67,7 +67,10 @@ class Audit:
         except OSError as error:
             log.critical("the audit record can't be written: %s: %s", self._path, error)
             raise FarmError(
-                Code.UNAVAILABLE, f"the audit record can't be written: {error.strerror}", where=self._path.name, hint="see the coordinator's log"
+                Code.UNAVAILABLE,
+                f"the audit record can't be written: {error.strerror}",
+                where=self._path.name,
+                hint="see the coordinator's log",
             ) from error
 
 

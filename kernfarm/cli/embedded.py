@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -24,6 +25,8 @@ from kernfarm.credentials import Credentials
 from kernfarm.private import write_private
 from kernfarm.process import Service
 from kernfarm.settings import AccessSettings, CoordinatorSettings, TlsSettings, WorkerSettings, plain
+
+log = logging.getLogger(__name__)
 
 # A raylet on a machine under load may need more than a minute.
 _START_SECONDS = 120.0
@@ -189,7 +192,7 @@ class EmbeddedFarm:
         while not stop.wait(0.5):
             if time.monotonic() - looked > _RENEW_SECONDS:
                 looked = time.monotonic()
-                self._files.ensure(self._plan.listen)  # the coordinator takes a new certificate without a restart
+                self._renew()
             for name, service in self.services.items():
                 if service.poll() is None:
                     continue
@@ -199,6 +202,13 @@ class EmbeddedFarm:
                 if stop.wait(_RESTART_SECONDS):
                     return
                 self.restart(name)
+
+    def _renew(self) -> None:
+        """The coordinator takes a new certificate without a restart. There is a month for it, so a failure can wait for the next day."""
+        try:
+            self._files.ensure(self._plan.listen)
+        except FarmError as error:
+            log.error("the farm's certificate can't be renewed: %s", error)
 
     def restart(self, name: str) -> None:
         """Start a program again as it was started before."""

@@ -40,9 +40,11 @@ def parser() -> argparse.ArgumentParser:
         "--farm", metavar="ADDRESS", help="host:port or unix:///PATH; default: $KERNFARM, or the embedded farm of this machine"
     )
     remote.add_argument("--state", type=Path, default=default_state(), help="folder of the embedded farm (default: %(default)s)")
-    remote.add_argument("--ca", type=Path, metavar="FILE", help="authority of the farm's certificate (PEM); default: $KERNFARM_CA, or the system's")
+    remote.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authority of the farm's certificate; default: $KERNFARM_CA, or the system's"
+    )
     remote.add_argument("--token-file", type=Path, metavar="FILE", help="your token; default: $KERNFARM_TOKEN or $KERNFARM_TOKEN_FILE")
-    remote.add_argument("--cert", type=Path, metavar="FILE", help="your certificate (PEM), for farms that ask for one; default: $KERNFARM_CERT")
+    remote.add_argument("--cert", type=Path, metavar="FILE", help="your certificate, for farms that ask for one; default: $KERNFARM_CERT")
     remote.add_argument("--key", type=Path, metavar="FILE", help="its private key; default: $KERNFARM_KEY")
 
     up = verbs.add_parser("up", parents=[common], help="run an embedded farm on this machine; Ctrl-C stops it")

@@ -157,7 +157,7 @@ def test_one_hash_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_says_what_the_file_reads(tmp_path: Path) -> None:
     token = new_token()
-    entry = TokenEntry(sha256=hash_of(token), team="t", role="admin", name="it's: #1 \"x\"", expires=LATER)
+    entry = TokenEntry(sha256=hash_of(token), team="t", role="admin", name='it\'s: #1 "x"', expires=LATER)
     write_private(tmp_path / "t", f"tokens:\n{entry.line()}\n".encode())
     assert TokenFile(tmp_path / "t").caller(token, 0.0).name == entry.name
 
