@@ -66,14 +66,21 @@ def read(places: Places, *, token: str = "") -> Credentials:
         raise FarmError(Code.INVALID_ARGUMENT, "a client's certificate and its key go together", where="--cert, --key")
     if not token and places.token_file is not None:
         token = read_private(places.token_file, "the token").decode("utf-8", errors="replace").strip()
-        if not token or not token.isascii() or not token.isprintable():
+        if not token:
             raise FarmError(Code.INVALID_ARGUMENT, "the file holds no token", where=str(places.token_file))
+    if not token.isascii() or not token.isprintable():
+        # The message does not repeat it.
+        raise FarmError(Code.INVALID_ARGUMENT, "this is no token: it holds line breaks or letters that no token has", where=_place(places))
     return Credentials(
         ca=_public(places.ca, "the farm's authority"),
         certificate=_public(places.cert, "the certificate"),
         key=read_private(places.key, "the private key") if places.key is not None else None,
         token=token,
     )
+
+
+def _place(places: Places) -> str:
+    return str(places.token_file) if places.token_file is not None else "KERNFARM_TOKEN"
 
 
 def embedded(state: Path) -> Places:

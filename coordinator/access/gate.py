@@ -47,7 +47,7 @@ class Gate:
     @asynccontextmanager
     async def visit(self, method: str, policy: Policy, context: Any, about: str) -> AsyncIterator[Visit]:
         """A call's stay. Raises FarmError: UNAUTHENTICATED, PERMISSION_DENIED. `about`: the build that the call names, or ""."""
-        visit = Visit(self, policy, context, about)
+        visit = Visit(self, context, about)
         if policy is Policy.PUBLIC:
             yield visit
             return
@@ -96,9 +96,8 @@ class Gate:
 class Visit:
     """One call while it lasts. What it is about (builds, blobs) is added as it becomes known."""
 
-    def __init__(self, gate: Gate, policy: Policy, context: Any, about: str) -> None:
+    def __init__(self, gate: Gate, context: Any, about: str) -> None:
         self._gate = gate
-        self._policy = policy
         self._context = context
         self.about: list[str] = [about] if about else []
         self.caller: Caller | None = None
@@ -108,8 +107,10 @@ class Visit:
         if self.caller is None:
             return
         now = await self._gate.caller(self._context)
-        if now.team != self.caller.team or not now.may(Role(self._policy.value)):
-            raise _denied(now, self._policy)
+        # The answers were chosen for what the caller was at the start: an admin's are of all teams.
+        if now.team != self.caller.team or not now.may(self.caller.role):
+            said = f"{self.caller.name} is no longer {self.caller.role} of team {self.caller.team}"
+            raise FarmError(Code.PERMISSION_DENIED, said, hint="ask again")
 
 
 _VISIT: ContextVar[Visit] = ContextVar("kernfarm_visit")

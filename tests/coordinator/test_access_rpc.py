@@ -180,6 +180,15 @@ async def test_a_watch_ends_when_its_token_expires_or_becomes_another_teams(plai
         assert (await ending).problem.code is Code.PERMISSION_DENIED
 
 
+async def test_a_watch_of_another_team_ends_with_the_admins_role(plain: Served) -> None:
+    token = plain.tokens.add("ops", "admin")
+    async with plain.client(token) as client:
+        ending = asyncio.create_task(end_of_watch(client))
+        await asyncio.sleep(0.5)
+        plain.tokens.change(token, role="reader")
+        assert (await ending).problem.code is Code.PERMISSION_DENIED
+
+
 async def test_a_reader_who_may_stay_gets_every_answer(plain: Served) -> None:
     assert isinstance(plain.farm, FakeFarm)
     for number in range(50):

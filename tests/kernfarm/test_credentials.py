@@ -64,6 +64,12 @@ def test_a_token_is_for_its_own_farm(tmp_path: Path, everywhere: dict[str, str])
     assert found(tmp_path, config, address="evil.example.org:7420") == ("", None)
 
 
+def test_a_token_of_the_environment_has_to_be_one_too(tmp_path: Path) -> None:
+    with pytest.raises(FarmError, match="this is no token") as caught:
+        found(tmp_path, {"HOME": str(tmp_path), "KERNFARM_TOKEN": "sec\nret"})
+    assert "sec" not in str(caught.value)
+
+
 def test_without_any_place_nothing_is_shown(tmp_path: Path) -> None:
     assert found(tmp_path, {"HOME": str(tmp_path)}) == ("", None)
 
@@ -78,7 +84,7 @@ def test_secrets_are_not_printed() -> None:
         (lambda home: (home / "state/credentials/token").chmod(0o644), "others can get at the token"),
         (lambda home: (home / "state/credentials/token").unlink(), "cannot read the token"),
         (lambda home: (home / "state/credentials/ca.pem").unlink(), "cannot read the farm's authority"),
-        (lambda home: put(home / "state/credentials/token", "two\nlines"), "holds no token"),
+        (lambda home: put(home / "state/credentials/token", "two\nlines"), "this is no token"),
         (lambda home: put(home / "state/credentials/token", "\n"), "holds no token"),
         (lambda home: put(home / ".config/kernfarm/farms.yaml", f"'{ADDRESS}': {{tokenfile: x}}"), "something else in it"),
         (lambda home: put(home / ".config/kernfarm/farms.yaml", "{"), "cannot be read"),
