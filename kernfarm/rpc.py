@@ -168,13 +168,15 @@ def _about(request: Any) -> str:
 
 
 async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterator[Any]:
-    """Answers of a stream; each `every` seconds, also while it is silent, it is checked that the reader may still have them."""
-    iterator = aiter(answers)
+    """Answers of a stream; each `every` seconds, also while it is silent, it is checked that the reader may still have them.
+
+    A service may also be a coroutine that writes its answers itself (gRPC's own health service is); then there is none to pass on."""
+    iterator = aiter(answers) if hasattr(answers, "__aiter__") else None
     waiting: asyncio.Future[Any] | None = None
     checked = time.monotonic()
     try:
         while True:
-            waiting = waiting or asyncio.ensure_future(anext(iterator))
+            waiting = waiting or asyncio.ensure_future(answers if iterator is None else anext(iterator))
             await asyncio.wait({waiting}, timeout=max(0.0, checked + every - time.monotonic()))
             if time.monotonic() - checked >= every:
                 await visit.check()
@@ -182,14 +184,18 @@ async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterat
             if waiting.done():
                 done, waiting = waiting, None
                 try:
-                    yield done.result()
+                    answer = done.result()
                 except StopAsyncIteration:
                     return
+                if iterator is None:
+                    return
+                yield answer
     finally:
         if waiting is not None:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
-        await iterator.aclose()
+        if iterator is not None:
+            await iterator.aclose()
 
 
 class _Guard:
@@ -272,13 +278,17 @@ def is_away(error: Any) -> bool:
 
 
 def _no_handshake(error: Any) -> bool:
-    return error.code() is grpc.StatusCode.UNAVAILABLE and "handshake failed" in str(error.details()).lower()
+    """gRPC says so in words only; that the certificate is for another host, in other words."""
+    words = str(error.details()).lower()
+    return error.code() is grpc.StatusCode.UNAVAILABLE and ("handshake failed" in words or "hostname verification" in words)
 
 
 def _untrusted(details: str) -> FarmError:
     """TLS did not come about. BoringSSL's reasons, as the mend that belongs to them."""
     reason = details.rpartition("OPENSSL_internal:")[2].removesuffix(": OK") or details
-    if "expired" in reason:
+    if "Hostname Verification" in details:
+        reason, hint = "it is for another host", "call the farm by a name or address that its certificate names"
+    elif "expired" in reason:
         hint = "the farm's admin has to renew it; or is this machine's clock wrong?"
     elif "CERTIFICATE_VERIFY_FAILED" in reason:
         hint = "--ca or KERNFARM_CA names the authority that has signed the farm's certificate"

@@ -86,6 +86,7 @@ async def test_a_certificate_for_another_host_is_not_accepted(tmp_path: Path) ->
     async with secure(tmp_path, AUTHORITY.make("server", host="192.0.2.1")) as served:
         caught = await problem(served.client())
     assert caught.problem.code is Code.UNAUTHENTICATED
+    assert "another host" in caught.problem.message
 
 
 async def test_an_expired_certificate_of_the_farm_is_not_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
