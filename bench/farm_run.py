@@ -71,14 +71,14 @@ def cold_build(home: Path, draft: Draft, *, workers: int) -> Iterator[FarmRun]:
     with _accounted() as spent:
         try:
             farm.start()
-            yield asyncio.run(_measure(farm.address, draft, home, workers, spent))
+            yield asyncio.run(_measure(farm, draft, home, workers, spent))
         finally:
             farm.stop()
 
 
-async def _measure(address: str, draft: Draft, home: Path, workers: int, spent: Any) -> FarmRun:
+async def _measure(farm: EmbeddedFarm, draft: Draft, home: Path, workers: int, spent: Any) -> FarmRun:
     prepared = request.prepare(draft)
-    async with FarmClient(address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         before, started = spent(), time.monotonic()
         builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
         info = [each async for each in client.watch(builds[0]["id"])][-1]

@@ -12,6 +12,10 @@ import time
 from pathlib import Path
 
 from coordinator import service, signing
+from coordinator.access.audit import Audit
+from coordinator.access.gate import Gate
+from coordinator.access.ownership import Ownership
+from coordinator.access.tls import server_credentials
 from coordinator.farm import Farm
 from coordinator.fleet import Fleet
 from coordinator.fleet_ray import RayFleet
@@ -26,6 +30,9 @@ from kernfarm.settings import CoordinatorSettings
 async def run(config: CoordinatorSettings) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code."""
     config.state_dir.mkdir(parents=True, exist_ok=True)
+    audit = Audit(Path(config.access.audit_file or config.state_dir / "audit.jsonl"), clock=time.time)
+    gate = Gate(config.access, audit)  # before the fleet: whoever can't be told apart is not let in later either
+    server_credentials(config.listen, config.access.tls)
     journal = Journal(config.journal_url or f"sqlite:///{config.state_dir}/journal.sqlite")
     fleet: Fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
     if config.signer_socket:
@@ -37,7 +44,14 @@ async def run(config: CoordinatorSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await farm.start()
     # Callers are let in once the state is whole.
-    server, address = await service.serve(farm, listen=config.listen, tenant=config.tenant, max_upload_bytes=config.max_upload_bytes)
+    server, address = await service.serve(
+        farm,
+        listen=config.listen,
+        access=config.access,
+        guard=gate,
+        ownership=Ownership(journal.engine),
+        max_upload_bytes=config.max_upload_bytes,
+    )
     if config.address_file:
         path = Path(config.address_file)
         path.with_suffix(".new").write_text(address + "\n")

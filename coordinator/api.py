@@ -11,6 +11,9 @@ from kernel.errors import Problem
 from kernel.spec import RequestSpec
 from kernel.steps import Artifact, Attachment, Image
 
+# In a team's place: builds of all teams (for admins). No team's name, see coordinator.access.callers.
+ANY_TEAM = "*"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepView:
@@ -81,3 +84,6 @@ class FarmApi(Protocol):
     async def put_blob(self, digest: str, chunks: Iterable[bytes]) -> None: ...
 
     def get_blob(self, digest: str, offset: int) -> AsyncIterator[bytes]: ...
+
+    async def made_blob(self, tenant: str, digest: str) -> bool:
+        """Whether it is among the results of one of the tenant's builds."""

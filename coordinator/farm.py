@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from coordinator import admission, planning, scheduler, views
-from coordinator.api import BuildView
+from coordinator.api import ANY_TEAM, BuildView
 from coordinator.changes import Changes
 from coordinator.events import (
     BlobsLost,
@@ -361,7 +361,7 @@ class Farm:
 
     def _find(self, tenant: str, build_id: str) -> Build:
         build = self._machine.build(build_id)
-        if build.tenant != tenant:
+        if tenant not in (build.tenant, ANY_TEAM):
             raise FarmError(Code.NOT_FOUND, f"no build {build_id!r}", where=build_id, hint="kernfarm list")
         return build
 
@@ -369,7 +369,7 @@ class Farm:
         return views.build_view(self._find(tenant, build_id), self._progress, list(self._workers.values()))
 
     async def builds(self, tenant: str, *, before: str, limit: int) -> tuple[BuildView, ...]:
-        mine = [build for build in reversed(self._machine.builds.values()) if build.tenant == tenant]
+        mine = [build for build in reversed(self._machine.builds.values()) if tenant in (build.tenant, ANY_TEAM)]
         if before:
             ids = [build.build_id for build in mine]
             if before not in ids:
@@ -437,3 +437,7 @@ class Farm:
         chunks = self._blobs.stream(digest, offset=offset)
         while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
             yield chunk
+
+    async def made_blob(self, tenant: str, digest: str) -> bool:
+        builds = (build for build in self._machine.builds.values() if tenant in (build.tenant, ANY_TEAM))
+        return any(digest in views.results(build) for build in builds)

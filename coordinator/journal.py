@@ -61,6 +61,11 @@ class Journal:
                     raise FarmError(Code.INTERNAL, f"row {row.seq} of the journal can't be read: {error}", where=self.name) from error
                 yield event
 
+    @property
+    def engine(self) -> sa.Engine:
+        """The database, for the tables beside the journal's; it is migrated, and ours alone."""
+        return self._engine
+
     def close(self) -> None:
         """Give up the lock and all connections."""
         if self._lock is not None:

@@ -1,4 +1,4 @@
-"""The journal's table and its place in the database."""
+"""The tables of the journal's database."""
 
 from __future__ import annotations
 
@@ -14,4 +14,13 @@ JOURNAL = sa.Table(
     sa.Column("at", sa.Float(), nullable=False),
     sa.Column("kind", sa.String(32), nullable=False),
     sa.Column("payload", sa.Text(), nullable=False),
+)
+
+# Which team has uploaded which blob: a digest alone opens nothing. `at` in unix seconds, of the first upload.
+BLOB_OWNERS = sa.Table(
+    "blob_owners",
+    METADATA,
+    sa.Column("team", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.String(80), primary_key=True),
+    sa.Column("at", sa.Float(), nullable=False),
 )

@@ -12,10 +12,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from coordinator.api import BuildView, FarmApi, StepView
+from coordinator.access import gate
+from coordinator.access.blobs import TeamBlobs
+from coordinator.access.callers import Role
+from coordinator.access.gate import Gate
+from coordinator.access.ownership import Ownership
+from coordinator.access.tls import server_credentials
+from coordinator.api import ANY_TEAM, BuildView, FarmApi, StepView
 from kernel import digest as digests
 from kernel.errors import Code, FarmError, Problem
 from kernfarm import rpc
+from kernfarm.settings import AccessSettings
 from kernfarm.v1 import build_service_pb2 as pb
 from kernfarm.v1 import build_service_pb2_grpc as pb_grpc
 from kernfarm.wire import request_from, state_to, to_message, to_struct
@@ -24,48 +31,50 @@ _MAX_PAGE = 200
 
 
 class BuildService(pb_grpc.BuildServiceServicer):
-    """One tenant until callers are told apart."""
+    """For the caller whom the gate let in: readers and submitters get their team's builds, admins those of all teams."""
 
-    def __init__(self, farm: FarmApi, *, tenant: str, max_upload_bytes: int) -> None:
+    def __init__(self, farm: FarmApi, *, blobs: TeamBlobs, max_upload_bytes: int) -> None:
         self._farm = farm
-        self._tenant = tenant
+        self._blobs = blobs
         self._max_upload = max_upload_bytes
 
     async def SubmitBuilds(self, request: pb.SubmitBuildsRequest, context: Any) -> pb.SubmitBuildsResponse:
-        spec = request_from(request.spec)
-        views = await self._farm.submit(spec, tenant=self._tenant, request_id=request.request_id, clean=request.clean)
+        spec, who = request_from(request.spec), gate.current()
+        await self._blobs.check(who, spec)
+        views = await self._farm.submit(spec, tenant=who.team, request_id=request.request_id, clean=request.clean)
+        gate.note(*(f"builds/{view.build_id}" for view in views))
         return pb.SubmitBuildsResponse(builds=[_build(view) for view in views])
 
     async def GetBuild(self, request: pb.GetBuildRequest, context: Any) -> pb.GetBuildResponse:
-        return pb.GetBuildResponse(build=_build(await self._farm.build(self._tenant, _id(request.name))))
+        return pb.GetBuildResponse(build=_build(await self._farm.build(_team(), _id(request.name))))
 
     async def ListBuilds(self, request: pb.ListBuildsRequest, context: Any) -> pb.ListBuildsResponse:
         size = min(request.page_size or 50, _MAX_PAGE)
         if size < 0:
             raise FarmError(Code.INVALID_ARGUMENT, "a page can't be smaller than nothing", where="page_size")
-        views = await self._farm.builds(self._tenant, before=request.page_token, limit=size + 1)
+        views = await self._farm.builds(_team(), before=request.page_token, limit=size + 1)
         token = views[size - 1].build_id if len(views) > size else ""
         return pb.ListBuildsResponse(builds=[_build(view) for view in views[:size]], next_page_token=token)
 
     async def WatchBuild(self, request: pb.WatchBuildRequest, context: Any) -> AsyncIterator[pb.WatchBuildResponse]:
-        async for token, view in self._farm.watch(self._tenant, _id(request.name), request.resume_token):
+        async for token, view in self._farm.watch(_team(), _id(request.name), request.resume_token):
             yield pb.WatchBuildResponse(build=_build(view), resume_token=token)
 
     async def ReadLogs(self, request: pb.ReadLogsRequest, context: Any) -> AsyncIterator[pb.ReadLogsResponse]:
         if request.offset < 0:
             raise FarmError(Code.INVALID_ARGUMENT, "an offset can't be negative", where="offset")
-        chunks = self._farm.logs(self._tenant, _id(request.name), request.step, offset=request.offset, follow=request.follow)
+        chunks = self._farm.logs(_team(), _id(request.name), request.step, offset=request.offset, follow=request.follow)
         async for data in chunks:
             yield pb.ReadLogsResponse(data=data)
 
     async def CancelBuild(self, request: pb.CancelBuildRequest, context: Any) -> pb.CancelBuildResponse:
-        return pb.CancelBuildResponse(build=_build(await self._farm.cancel(self._tenant, _id(request.name))))
+        return pb.CancelBuildResponse(build=_build(await self._farm.cancel(_team(), _id(request.name))))
 
     async def RetryBuild(self, request: pb.RetryBuildRequest, context: Any) -> pb.RetryBuildResponse:
-        return pb.RetryBuildResponse(build=_build(await self._farm.retry(self._tenant, _id(request.name))))
+        return pb.RetryBuildResponse(build=_build(await self._farm.retry(_team(), _id(request.name))))
 
     async def GetResult(self, request: pb.GetResultRequest, context: Any) -> pb.GetResultResponse:
-        return pb.GetResultResponse(result=to_struct(await self._farm.result(self._tenant, _id(request.name))))
+        return pb.GetResultResponse(result=to_struct(await self._farm.result(_team(), _id(request.name))))
 
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Any) -> pb.ListWorkersResponse:
         workers = []
@@ -83,7 +92,8 @@ class BuildService(pb_grpc.BuildServiceServicer):
                     if request.WhichOneof("part") != "head":
                         raise FarmError(Code.INVALID_ARGUMENT, "the first message has to name digest and size", where="head")
                     head = request.head
-                    if await self._farm.has_blob(_digest(head.digest)):
+                    gate.note(_digest(head.digest))
+                    if await self._blobs.uploaded(gate.current(), head.digest):
                         return pb.UploadBlobResponse(digest=head.digest)
                     continue
                 if spool.tell() + len(request.data) > min(head.size, self._max_upload):
@@ -92,25 +102,30 @@ class BuildService(pb_grpc.BuildServiceServicer):
             if head is None:
                 raise FarmError(Code.INVALID_ARGUMENT, "an empty upload", where="head")
             spool.seek(0)
-            await self._farm.put_blob(head.digest, _chunks(spool))
+            await self._blobs.put(gate.current(), head.digest, _chunks(spool))
         return pb.UploadBlobResponse(digest=head.digest)
 
     async def DownloadBlob(self, request: pb.DownloadBlobRequest, context: Any) -> AsyncIterator[pb.DownloadBlobResponse]:
-        async for data in self._farm.get_blob(_digest(request.digest), max(0, request.offset)):
+        async for data in self._blobs.get(gate.current(), _digest(request.digest), max(0, request.offset)):
             for start in range(0, len(data), rpc.CHUNK):
                 yield pb.DownloadBlobResponse(data=data[start : start + rpc.CHUNK])
 
 
-async def serve(farm: FarmApi, *, listen: str, tenant: str, max_upload_bytes: int) -> tuple[grpc.aio.Server, str]:
-    """Start serving; returns the server and the address it listens on. Raises FarmError: INTERNAL (policies), UNAVAILABLE (address)."""
+async def serve(
+    farm: FarmApi, *, listen: str, access: AccessSettings, guard: Gate, ownership: Ownership, max_upload_bytes: int
+) -> tuple[grpc.aio.Server, str]:
+    """Start serving; returns the server and the address it listens on. Raises FarmError: INTERNAL (policies), INVALID_ARGUMENT (TLS is
+    needed, or its files don't fit), UNAVAILABLE (address)."""
     rpc.check_policies()
-    server = grpc.aio.server(interceptors=[rpc.Interceptor()], options=list(rpc.SERVER_OPTIONS))
-    pb_grpc.add_BuildServiceServicer_to_server(BuildService(farm, tenant=tenant, max_upload_bytes=max_upload_bytes), server)
+    credentials = server_credentials(listen, access.tls)
+    server = grpc.aio.server(interceptors=[rpc.Interceptor(guard)], options=list(rpc.SERVER_OPTIONS))
+    service = BuildService(farm, blobs=TeamBlobs(farm, ownership), max_upload_bytes=max_upload_bytes)
+    pb_grpc.add_BuildServiceServicer_to_server(service, server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((rpc.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(listen)
+        port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
     except RuntimeError as error:
         await server.stop(None)
         raise FarmError(Code.UNAVAILABLE, f"cannot listen: {error}", where=listen, hint="is another coordinator running?") from error
@@ -118,6 +133,12 @@ async def serve(farm: FarmApi, *, listen: str, tenant: str, max_upload_bytes: in
     for name in ("", rpc.SERVICE):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server, listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _team() -> str:
+    """Whose builds the caller sees."""
+    who = gate.current()
+    return ANY_TEAM if who.role is Role.ADMIN else who.team
 
 
 def _chunks(spool: IO[bytes]) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from coordinator import scheduler
@@ -95,6 +95,25 @@ def result_record(build: Build) -> dict[str, Any]:
         problem=build.problem,
         warnings=configured.warnings if configured else (),
     )
+
+
+def results(build: Build) -> Iterator[str]:
+    """Digests of the blobs that are a build's results: what its team may download. Only from fields that workers and the signer fill, because a user
+    could write another team's digest into a name."""
+    made = packaged(build)
+    if made is not None:
+        for image in made.images:
+            yield from (image.index, image.manifest, *(blob.digest for blob in image.blobs))
+        yield from (artifact.digest for artifact in made.artifacts)
+    attached = signed(build)
+    for attachment in attached.attachments if attached else ():
+        yield from (attachment.manifest.digest, *(blob.digest for blob in attachment.blobs))
+    configured = cast(ConfigureResult | None, build.steps["configure"].result)
+    if configured is not None:
+        yield configured.config
+    tree = final_tree(build)
+    if tree is not None:
+        yield from (blob for blob in (tree.tarball, tree.upper) if blob)
 
 
 def _step_record(step: Step) -> result.StepRecord:

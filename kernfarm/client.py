@@ -13,6 +13,7 @@ import grpc
 from kernel.errors import Code, FarmError
 from kernel.spec import RequestSpec
 from kernfarm import rpc
+from kernfarm.credentials import Credentials
 from kernfarm.v1 import build_service_pb2 as pb
 from kernfarm.v1 import build_service_pb2_grpc as pb_grpc
 from kernfarm.wire import from_struct, state_from, to_message
@@ -30,8 +31,10 @@ BuildInfo = dict[str, Any]
 class FarmClient:
     """An open connection to a coordinator. All methods raise FarmError."""
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=list(rpc.CHANNEL_OPTIONS))
+    def __init__(self, address: str, credentials: Credentials | None = None) -> None:
+        """`credentials`: see kernfarm.credentials.find; without any the system's authorities are trusted, and nothing is shown."""
+        channel = (credentials or Credentials()).channel(address)
+        self._channel = grpc.aio.secure_channel(address, channel, options=list(rpc.CHANNEL_OPTIONS))
         self._stub = pb_grpc.BuildServiceStub(self._channel)
 
     async def __aenter__(self) -> FarmClient:
@@ -90,7 +93,7 @@ class FarmClient:
                 return
             except grpc.aio.AioRpcError as error:
                 away_since = away_since or clock()
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or clock() - away_since > _RESUME_SECONDS:
+                if not rpc.is_away(error) or clock() - away_since > _RESUME_SECONDS:
                     raise rpc.to_error(error) from error
             await asyncio.sleep(0.5)
 
@@ -107,7 +110,7 @@ class FarmClient:
                 return
             except grpc.aio.AioRpcError as error:
                 tries += 1
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not follow or tries > _RESUME_SECONDS:
+                if not rpc.is_away(error) or not follow or tries > _RESUME_SECONDS:
                     raise rpc.to_error(error) from error
             await asyncio.sleep(1)
 
@@ -149,7 +152,7 @@ class FarmClient:
                         file.write(answer.data)
                 break
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or attempt == 4:
+                if not rpc.is_away(error) or attempt == 4:
                     part.unlink(missing_ok=True)
                     raise rpc.to_error(error) from error
                 await asyncio.sleep(1)
@@ -167,7 +170,7 @@ async def _call(start: Callable[[], Awaitable[T]]) -> T:
         try:
             return await start()
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or attempt == 2 or _has_details(error):
+            if not rpc.is_away(error) or attempt == 2 or _has_details(error):
                 raise rpc.to_error(error) from error
         await asyncio.sleep(0.3 * 2**attempt)
     raise AssertionError("unreachable")

@@ -6,13 +6,16 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
 from kernel.errors import Code, FarmError, Problem
@@ -34,7 +37,7 @@ _SUMMARY = 200
 
 
 class Policy(StrEnum):
-    """Who may call. The embedded farm listens on loopback for one user; roles are checked where callers are told apart."""
+    """Who may call: anybody, or the role that is needed at least. What needs submitter or admin changes something, and is recorded."""
 
     PUBLIC = "public"
     READER = "reader"
@@ -55,6 +58,14 @@ POLICIES: Mapping[str, Policy] = {
     "UploadBlob": Policy.SUBMITTER,
     "DownloadBlob": Policy.READER,
 }
+# Of the services beside ours. Health tells a probe, which has no token, no more than that there is a farm.
+OTHER_POLICIES: Mapping[str, Policy] = {
+    "/grpc.health.v1.Health/Check": Policy.PUBLIC,
+    "/grpc.health.v1.Health/List": Policy.PUBLIC,
+    "/grpc.health.v1.Health/Watch": Policy.PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Policy.READER,
+}
+_OTHERS = (health_pb2.DESCRIPTOR.services_by_name["Health"], reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"])
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     # Two processes must not listen on one port by accident and share the calls between them.
@@ -77,20 +88,45 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def check_policies(policies: Mapping[str, Policy] = POLICIES) -> None:
+def all_policies() -> dict[str, Policy]:
+    """The policy of each method, by the method's whole path."""
+    return {**{f"/{SERVICE}/{name}": policy for name, policy in POLICIES.items()}, **OTHER_POLICIES}
+
+
+def check_policies() -> None:
     """Raises FarmError(INTERNAL) when a method has no policy, or a policy no method: the server must not start then."""
-    methods = {method.name for method in pb.DESCRIPTOR.services_by_name["BuildService"].methods}
-    if methods != set(policies):
-        raise FarmError(Code.INTERNAL, f"methods and policies differ: {sorted(methods ^ set(policies))}", where=SERVICE)
+    services = (pb.DESCRIPTOR.services_by_name["BuildService"], *_OTHERS)
+    methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    if methods != set(all_policies()):
+        raise FarmError(Code.INTERNAL, f"methods and policies differ: {sorted(methods ^ set(all_policies()))}", where=SERVICE)
+
+
+class Visit(Protocol):
+    """A call that was let in."""
+
+    async def check(self) -> None:
+        """Raises FarmError when the caller may not go on."""
+
+
+class Gate(Protocol):
+    """Tells callers apart and lets in who may; coordinator.access.gate has the real one."""
+
+    recheck_seconds: float
+
+    def visit(self, method: str, policy: Policy, context: Any, about: str) -> AbstractAsyncContextManager[Visit]:
+        """The stay of one call. Raises FarmError: UNAUTHENTICATED, PERMISSION_DENIED."""
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Around every call: failures become statuses with details, unexpected ones get an incident number, each call one log line.
+    """Around every call: the gate first, then failures become statuses with details, unexpected ones get an incident number.
 
-    `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does.
+    `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does,
+    or when the reader is no longer let in.
     """
 
-    def __init__(self, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS) -> None:
+    def __init__(self, gate: Gate, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS) -> None:
+        self._gate = gate
+        self._policies = all_policies()
         self._limit = limit
         self._limits = limits
 
@@ -99,13 +135,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         name = details.method.rpartition("/")[2]
+        policy = self._policies[details.method]  # check_policies has seen to it that there is one
         if handler.response_streaming:
             inner = handler.unary_stream or handler.stream_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
 
             async def stream(request: Any, context: Any) -> Any:
-                async with _Guard(name, context):
-                    async for answer in inner(request, context):
+                async with _Guard(name, context), self._gate.visit(name, policy, context, _about(request)) as visit:
+                    async for answer in _while_let_in(inner(request, context), visit, self._gate.recheck_seconds):
                         yield answer
 
             return make(stream, handler.request_deserializer, handler.response_serializer)
@@ -113,7 +150,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Any) -> Any:
-            async with _Guard(name, context):
+            async with _Guard(name, context), self._gate.visit(name, policy, context, _about(request)):
                 try:
                     # A deadline of our own for callers that set none: nothing may hold resources for ever.
                     async with asyncio.timeout(self._limits.get(name, self._limit)):
@@ -122,6 +159,43 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     raise FarmError(Code.TIMEOUT, "the farm did not answer in time", where=name) from error
 
         return make(unary, handler.request_deserializer, handler.response_serializer)
+
+
+def _about(request: Any) -> str:
+    """The build that a request names, as it stands there."""
+    name = getattr(request, "name", "")
+    return name if isinstance(name, str) else ""
+
+
+async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterator[Any]:
+    """Answers of a stream; each `every` seconds, also while it is silent, it is checked that the reader may still have them.
+
+    A service may also be a coroutine that writes its answers itself (gRPC's own health service is); then there is none to pass on."""
+    iterator = aiter(answers) if hasattr(answers, "__aiter__") else None
+    waiting: asyncio.Future[Any] | None = None
+    checked = time.monotonic()
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(answers if iterator is None else anext(iterator))
+            await asyncio.wait({waiting}, timeout=max(0.0, checked + every - time.monotonic()))
+            if time.monotonic() - checked >= every:
+                await visit.check()
+                checked = time.monotonic()
+            if waiting.done():
+                done, waiting = waiting, None
+                try:
+                    answer = done.result()
+                except StopAsyncIteration:
+                    return
+                if iterator is None:
+                    return
+                yield answer
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if iterator is not None:
+            await iterator.aclose()
 
 
 class _Guard:
@@ -156,7 +230,8 @@ def to_status(problem: Problem) -> Any:
         violation = error_details_pb2.BadRequest.FieldViolation(field=where, description=summary)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if problem.code is Code.NOT_FOUND:
-        details.append(error_details_pb2.ResourceInfo(resource_type="Build", resource_name=where, description=summary))
+        kind = "Blob" if where.startswith("sha256:") else "Build"
+        details.append(error_details_pb2.ResourceInfo(resource_type=kind, resource_name=where, description=summary))
     if problem.handling.retry:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=2)))
     packed = []
@@ -181,6 +256,8 @@ def to_error(error: Any) -> FarmError:
             known = {str(code) for code in Code}
             code = Code(info.reason) if info.reason in known else Code.INTERNAL
             return FarmError(code, info.metadata["message"], where=info.metadata["where"], hint=info.metadata["hint"])
+    if _no_handshake(error):
+        return _untrusted(str(error.details()))
     code = {
         grpc.StatusCode.UNAVAILABLE: Code.UNAVAILABLE,
         grpc.StatusCode.DEADLINE_EXCEEDED: Code.TIMEOUT,
@@ -189,4 +266,32 @@ def to_error(error: Any) -> FarmError:
         grpc.StatusCode.RESOURCE_EXHAUSTED: Code.INVALID_ARGUMENT,
     }.get(error.code(), Code.INTERNAL)
     hint = "is it running? `kernfarm up` starts one" if code is Code.UNAVAILABLE else ""
+    if code is Code.UNAVAILABLE and ("Socket closed" in str(error.details()) or "reset by peer" in str(error.details())):
+        # So it looks from here when the farm refuses the handshake: with TLS 1.3 our side of it is over by then.
+        hint = "does the farm ask for a client's certificate (--cert, --key), and is yours valid?"
     return FarmError(code, f"the farm does not answer: {error.details()}" if code is Code.UNAVAILABLE else str(error.details()), hint=hint)
+
+
+def is_away(error: Any) -> bool:
+    """Whether a call failed because nobody answered; trying again may help then. A handshake that fails will fail again."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and not _no_handshake(error)
+
+
+def _no_handshake(error: Any) -> bool:
+    """gRPC says so in words only; that the certificate is for another host, in other words."""
+    words = str(error.details()).lower()
+    return error.code() is grpc.StatusCode.UNAVAILABLE and ("handshake failed" in words or "hostname verification" in words)
+
+
+def _untrusted(details: str) -> FarmError:
+    """TLS did not come about. BoringSSL's reasons, as the mend that belongs to them."""
+    reason = details.rpartition("OPENSSL_internal:")[2].removesuffix(": OK") or details
+    if "Hostname Verification" in details:
+        reason, hint = "it is for another host", "call the farm by a name or address that its certificate names"
+    elif "expired" in reason:
+        hint = "the farm's admin has to renew it; or is this machine's clock wrong?"
+    elif "CERTIFICATE_VERIFY_FAILED" in reason:
+        hint = "--ca or KERNFARM_CA names the authority that has signed the farm's certificate"
+    else:
+        hint = "does the farm speak TLS on this address, and for this name?"
+    return FarmError(Code.UNAUTHENTICATED, f"the farm's certificate is not accepted: {reason}", hint=hint)

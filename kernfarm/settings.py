@@ -65,12 +65,55 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The listener's certificate. The files are looked at again for each new connection: replace them and no restart is needed."""
+
+    certificate: str = _setting("", "PEM file with the certificate and the intermediate ones; empty: no TLS, only on loopback or unix:")
+    key: str = _setting("", "PEM file with its private key, which others must not be able to read")
+    client_ca: str = _setting("", "PEM file with the authorities of clients' certificates; given, each connection needs one (mTLS)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """Tokens of an OpenID Connect provider. An empty issuer turns this off."""
+
+    issuer: str = _setting("", "as in the tokens' `iss`, for example https://login.example.org/realms/kernel")
+    audience: str = _setting("", "as in the tokens' `aud`: what the provider calls this farm")
+    jwks: str = _setting("", "file or https:// address of the provider's keys; empty: found by the issuer's discovery document")
+    team_claim: str = _setting("team", "claim that names the team")
+    teams: dict[str, str] | None = _setting(None, "values of that claim and the teams they mean; empty: the value is the team")
+    role_claim: str = _setting("role", "claim that names the role; of a list the highest role counts")
+    roles: dict[str, str] | None = _setting(None, "values of that claim and the roles they mean; empty: the value is the role")
+    leeway_seconds: float = _setting(30.0, "how far the provider's clock and ours may differ")
+
+
+_NO_TLS = TlsSettings()
+_NO_OIDC = OidcSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessSettings:
+    """Who may call. At least one way to tell callers apart is needed: there is no anonymous access."""
+
+    tls: TlsSettings = field(default=_NO_TLS, metadata={"why": "certificate of the listener, authorities of clients"})
+    tokens_file: str = _setting("", "YAML file with the hashes of bearer tokens (kernfarm token new); read again when it changes")
+    oidc: OidcSettings = field(default=_NO_OIDC, metadata={"why": "tokens of an identity provider"})
+    certificates: dict[str, str] | None = _setting(
+        None, "clients known by certificate: URI name (spiffe://...) or subject (CN=ci,O=Example) to TEAM/ROLE; needs tls.client_ca"
+    )
+    audit_file: str = _setting("", "where mutating calls are recorded, a JSON line each; empty: audit.jsonl in state_dir")
+    recheck_seconds: float = _setting(5.0, "how long a stream may outlive its token, or the right that it was given")
+
+
+_NO_ACCESS = AccessSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorSettings:
     """The coordinator: one process, one journal, one address."""
 
-    listen: str = _setting(
-        "127.0.0.1:7420", "host:port or unix:///PATH; port 0 takes a free one. Loopback, because callers are not authenticated yet"
-    )
+    listen: str = _setting("127.0.0.1:7420", "host:port or unix:///PATH; port 0 takes a free one. Anything but loopback needs TLS")
+    access: AccessSettings = field(default=_NO_ACCESS, metadata={"why": "TLS, tokens, teams and roles"})
     address_file: str = _setting("", "where to write the address it listens on, once it serves")
     state_dir: Path = _setting(Path("/var/lib/kernfarm/coordinator"), "logs of builds and, by default, the journal")
     journal_url: str = _setting("", "SQLAlchemy URL; empty: SQLite in state_dir. postgresql+psycopg://... for a team")
@@ -79,7 +122,6 @@ class CoordinatorSettings:
     ray_address: str = _setting("", "host:port of the Ray head's GCS")
     ray_node_ip: str = _setting("", "address of this machine in the Ray cluster; empty: Ray finds it out")
     ray_token_file: str = _setting("", "file with the cluster's token, mode 0600")
-    tenant: str = _setting("default", "owner of all builds until callers are told apart; also the cache domain")
     heartbeat_seconds: float = _setting(2.0, "how often an attempt says that it lives")
     heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
     step_timeout_seconds: float = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")

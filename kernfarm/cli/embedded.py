@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -16,18 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from kernel.errors import Code, FarmError
-from kernfarm import process
+from kernfarm import credentials, process
 from kernfarm.cli import signer
+from kernfarm.cli.authority import Files
 from kernfarm.cli.claim import Claim
 from kernfarm.client import FarmClient
+from kernfarm.credentials import Credentials
+from kernfarm.private import write_private
 from kernfarm.process import Service
-from kernfarm.settings import CoordinatorSettings, WorkerSettings, plain
+from kernfarm.settings import AccessSettings, CoordinatorSettings, TlsSettings, WorkerSettings, plain
+
+log = logging.getLogger(__name__)
 
 # A raylet on a machine under load may need more than a minute.
 _START_SECONDS = 120.0
 _RESTART_SECONDS = 2.0
 # The signer's user reads the journal: what the farm's programs write must not hang on the umask of whoever started them.
 _UMASK = 0o022
+# How often a running farm looks whether its certificate has to be renewed.
+_RENEW_SECONDS = 86_400.0
 # What `ray start` says once its node is registered.
 _STARTED = "Ray runtime started."
 # Only control messages go through Ray's object store; the smallest it accepts.
@@ -64,6 +72,7 @@ class EmbeddedFarm:
         self._token = secrets.token_hex(32)
         self._port = _free_port()
         self._claim = Claim(plan.state)
+        self._files = Files(plan.state)
         self._told = threading.Event()
         self.services: dict[str, Service] = {}
         self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
@@ -75,9 +84,9 @@ class EmbeddedFarm:
         plan = self._plan
         self._claim.take()
         self._told = stop or self._told
+        self._files.ensure(plan.listen)
         token_file = plan.state / "ray-token"
-        token_file.touch(mode=0o600)
-        token_file.write_text(self._token)
+        write_private(token_file, self._token.encode())
         ray = str(Path(sys.executable).with_name("ray"))
         head = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=0"]
         head += ["--include-dashboard=false", f"--temp-dir={self._claim.temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
@@ -94,7 +103,22 @@ class EmbeddedFarm:
         self._begin_coordinator(token_file, self._begin_signer())
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()
-        self._await("coordinator", lambda: asyncio.run(_workers_at(self.address)) >= plan.workers)
+        self._await("coordinator", lambda: asyncio.run(self._workers_there()) >= plan.workers)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What a client of this farm shows and trusts."""
+        return credentials.read(credentials.embedded(self._plan.state))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The same for the command line, with the address."""
+        places = credentials.embedded(self._plan.state)
+        return {"KERNFARM": self.address, "KERNFARM_CA": str(places.ca), "KERNFARM_TOKEN_FILE": str(places.token_file)}
+
+    async def _workers_there(self) -> int:
+        async with FarmClient(self.address, self.credentials) as client:
+            return len(await client.workers())
 
     @property
     def _address_file(self) -> Path:
@@ -127,6 +151,9 @@ class EmbeddedFarm:
         self._address_file.unlink(missing_ok=True)
         settings = CoordinatorSettings(
             listen=plan.listen,
+            access=AccessSettings(
+                tls=TlsSettings(certificate=str(self._files.certificate), key=str(self._files.key)), tokens_file=str(self._files.tokens)
+            ),
             address_file=str(self._address_file),
             state_dir=plan.state / "coordinator",
             blobs_url=f"file://{plan.state.absolute()}/blobs",
@@ -173,7 +200,11 @@ class EmbeddedFarm:
 
     def supervise(self, stop: threading.Event) -> None:
         """Start again what dies, until `stop`. Ray's head is the exception: without it the others have nothing to talk to."""
+        looked = time.monotonic()
         while not stop.wait(0.5):
+            if time.monotonic() - looked > _RENEW_SECONDS:
+                looked = time.monotonic()
+                self._renew()
             for name, service in self.services.items():
                 if service.poll() is None:
                     continue
@@ -183,6 +214,13 @@ class EmbeddedFarm:
                 if stop.wait(_RESTART_SECONDS):
                     return
                 self.restart(name)
+
+    def _renew(self) -> None:
+        """The coordinator takes a new certificate without a restart. There is a month for it, so a failure can wait for the next day."""
+        try:
+            self._files.ensure(self._plan.listen)
+        except FarmError as error:
+            log.error("the farm's certificate can't be renewed: %s", error)
 
     def restart(self, name: str) -> None:
         """Start a program again as it was started before."""
@@ -219,11 +257,6 @@ def run(plan: Plan, said: Any) -> int:
     finally:
         farm.stop()
     return 0
-
-
-async def _workers_at(address: str) -> int:
-    async with FarmClient(address) as client:
-        return len(await client.workers())
 
 
 def _free_port() -> int:

@@ -11,9 +11,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm.cli import commands, doctor, embedded, verifying
+from kernfarm import credentials
+from kernfarm.cli import commands, commands_token, doctor, embedded, verifying
 from kernfarm.cli.output import Output
 from kernfarm.client import FarmClient
+from kernfarm.credentials import Places
 
 Verb = Callable[[argparse.Namespace, FarmClient, Output], Awaitable[int]]
 
@@ -38,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
         "--farm", metavar="ADDRESS", help="host:port or unix:///PATH; default: $KERNFARM, or the embedded farm of this machine"
     )
     remote.add_argument("--state", type=Path, default=default_state(), help="folder of the embedded farm (default: %(default)s)")
+    remote.add_argument(
+        "--ca", type=Path, metavar="FILE", help="authority of the farm's certificate; default: $KERNFARM_CA, or the system's"
+    )
+    remote.add_argument("--token-file", type=Path, metavar="FILE", help="your token; default: $KERNFARM_TOKEN or $KERNFARM_TOKEN_FILE")
+    remote.add_argument("--cert", type=Path, metavar="FILE", help="your certificate, for farms that ask for one; default: $KERNFARM_CERT")
+    remote.add_argument("--key", type=Path, metavar="FILE", help="its private key; default: $KERNFARM_KEY")
 
     up = verbs.add_parser("up", parents=[common], help="run an embedded farm on this machine; Ctrl-C stops it")
     up.add_argument("--workers", type=_positive, default=2, metavar="N", help="worker nodes (default: %(default)s)")
@@ -88,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--key", type=Path, required=True, metavar="FILE", help="the farm's cosign.pub")
     verify.add_argument("--builder", default="", metavar="ID", help="the builder that the provenance has to name")
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
+    token = verbs.add_parser("token", help="bearer tokens of a farm").add_subparsers(dest="token_verb", required=True, metavar="VERB")
+    new = token.add_parser("new", parents=[common], help="make a token, and the line for the farm's tokens file")
+    new.add_argument("--team", required=True)
+    new.add_argument("--role", required=True, choices=("reader", "submitter", "admin"))
+    new.add_argument("--name", help="who will use it, for the audit record; default: the team and the role")
+    new.add_argument("--days", type=_positive, metavar="N", help="how long it is good for; default: until it is revoked")
     check = verbs.add_parser("doctor", parents=[common], help="what this machine lacks, and the command that mends it")
     check.add_argument("--state", type=Path, default=default_state())
     return top
@@ -119,6 +133,8 @@ def main(argv: list[str] | None = None) -> int:
             return verifying.run(words, out)
         if words.verb == "doctor":
             return _doctor(words, out)
+        if words.verb == "token":
+            return commands_token.new(words, out)
         return asyncio.run(_remote(words, out))
     except FarmError as error:
         if words.debug:
@@ -145,7 +161,10 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 async def _remote(words: argparse.Namespace, out: Output) -> int:
-    async with FarmClient(_address(words)) as client:
+    address = _address(words)
+    flags = Places(ca=words.ca, token_file=words.token_file, cert=words.cert, key=words.key)
+    shown = credentials.find(address, flags=flags, environment=os.environ, state=words.state)
+    async with FarmClient(address, shown) as client:
         return await _REMOTE[words.verb](words, client, out)
 
 

@@ -157,7 +157,7 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UploadBlob(self, request_iterator, context):
-        """Store a file under its digest. The first message names digest and size; where the farm has it, the answer comes at once.
+        """Store a file under its digest. The first message names digest and size; where the team has sent it before, the answer comes at once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

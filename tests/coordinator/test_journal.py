@@ -63,7 +63,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     address: str = request.getfixturevalue("postgresql")
     engine = sa.create_engine(address)
     with engine.begin() as connection:
-        connection.execute(sa.text("drop table if exists journal, alembic_version"))
+        connection.execute(sa.text("drop table if exists journal, blob_owners, alembic_version"))
     engine.dispose()
     return address
 

@@ -63,7 +63,7 @@ def built() -> Iterator[Built]:
     (home / "farm").chmod(0o755)
     try:
         farm.start()
-        info = asyncio.run(_build(farm.address, home / "image"))
+        info = asyncio.run(_build(farm, home / "image"))
         files = home / "files"
         files.mkdir()
         layout.extract(home / "image", "linux/amd64", files)
@@ -74,9 +74,9 @@ def built() -> Iterator[Built]:
             shutil.rmtree(home)
 
 
-async def _build(address: str, to: Path) -> BuildInfo:
+async def _build(farm: EmbeddedFarm, to: Path) -> BuildInfo:
     prepared = request.prepare(DRAFT)
-    async with FarmClient(address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
         info = [each async for each in client.watch(builds[0]["id"])][-1]
         assert info["state"] == "succeeded", info["problem"]
@@ -172,7 +172,7 @@ async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_chan
     prepared = request.prepare(DRAFT)
     farm = built.farm
     seen: dict[str, float] = {}
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         build_id = (await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()), clean=True))[0]["id"]
         # With the cache warm a shard takes seconds: nothing here may wait for a restart before the last blow has fallen.
         for shards, victim in ((1, "worker process"), (3, "raylet"), (5, "coordinator")):
@@ -180,7 +180,7 @@ async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_chan
             faults.kill(farm, victim, build_id)
     faults.restart_coordinator(farm)
     faults.restart_dead_workers(farm)
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         info = [each async for each in client.watch(build_id)][-1]
         record = await client.result(build_id)
     assert info["state"] == "succeeded", info["problem"]

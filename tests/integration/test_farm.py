@@ -33,7 +33,7 @@ SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n"
 def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
     """The command line as a user calls it, without a terminal."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "KERNFARM": farm.address, "HOME": "/tmp", "NO_COLOR": "1"}
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, **farm.environment, "HOME": "/tmp", "NO_COLOR": "1"}
     program = str(Path(sys.executable).with_name("kernfarm"))
     return process.run((program, *words), env=env, timeout_seconds=timeout)
 
@@ -62,7 +62,7 @@ def with_config(draft: Draft, folder: Path, text: str) -> Draft:
 
 
 async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, draft)
         info = await end(client, build_id)
         assert info["state"] == "succeeded", info["problem"]
@@ -104,7 +104,7 @@ def test_the_key_is_the_signers_alone(farm: EmbeddedFarm) -> None:
 
 async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm, draft: Draft) -> None:
     draft = replace(draft, local_version="-lost")
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         first = await end(client, await submit(client, draft))
         layer = next(blob["digest"] for blob in first["images"][0]["blobs"] if blob["name"].startswith("layer"))
         name = layer.removeprefix("sha256:")
@@ -117,7 +117,7 @@ async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm
 
 
 async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         tarball = fake_linux.tarball(tmp_path / "linux-fresh.tar", {"FRESH": f"{tmp_path}\n"})
         patch = tmp_path / "0001-new.patch"
         patch.write_text("diff --git a/new.txt b/new.txt\nnew file mode 100644\n--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+hello\n")
@@ -130,7 +130,7 @@ async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft:
 
 
 async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, replace(with_config(draft, tmp_path, SLOW), local_version="-cancel"))
         await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
         assert (await client.cancel(build_id))["state"] == "cancelled"
@@ -154,7 +154,7 @@ async def _idle(client: FarmClient) -> None:
 @pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
 async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, draft: Draft, tmp_path: Path, victim: str) -> None:
     draft = replace(with_config(draft, tmp_path, SLOW), local_version=f"-{victim.split()[0]}")
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, draft)
 
         def compiling(info: BuildInfo) -> bool:
@@ -164,7 +164,7 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
         faults.kill(farm, victim, build_id)
     if victim == "coordinator":
         faults.restart_coordinator(farm)
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         after = await end(client, build_id)
         assert after["state"] == "succeeded", after["problem"]
         finished = {step["key"]: step for step in before["steps"] if step["state"] == "succeeded"}
@@ -182,7 +182,7 @@ async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, 
 async def test_a_node_that_dies_while_the_others_are_busy_gets_nothing_more(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     """Until Ray has noticed, the dead node is the only one with a free slot."""
     slow = with_config(draft, tmp_path, SLOW)
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         ids = [await submit(client, replace(slow, local_version=f"-busy{number}")) for number in range(3)]
 
         def compiling(info: BuildInfo) -> bool:
@@ -200,7 +200,7 @@ async def test_a_node_that_dies_while_the_others_are_busy_gets_nothing_more(farm
 async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     """As in a network partition: the process lives, nothing is heard of it, and one day its answer arrives."""
     slow = replace(with_config(draft, tmp_path, SLOW), local_version="-hang")
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, slow)
         await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
         hung = faults.above_sandbox(build_id)

@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball
     config = tmp_path / "slow.config"
     config.write_text("CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n")
     words = ("build", "--no-boot", "--source", f"file:{tarball}", "--config", str(config), "--local-version", f"-tty{no_color}")
-    with terminal(PROGRAM, *words, env={"KERNFARM": farm.address, **({"NO_COLOR": "1"} if no_color else {})}) as screen:
+    with terminal(PROGRAM, *words, env={**farm.environment, **({"NO_COLOR": "1"} if no_color else {})}) as screen:
         screen.read_until(b"compile-000", 60)
         time.sleep(1)
         screen.press(b"\x03")
@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball
     assert b"Traceback" not in screen.seen
 
     async def finished() -> str:
-        async with FarmClient(farm.address) as client:
+        async with FarmClient(farm.address, farm.credentials) as client:
             newest = (await client.builds(limit=1))[0]
             return [str(info["state"]) async for info in client.watch(newest["id"])][-1]
 
@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball
 
 
 def test_a_finished_build_shows_its_digests_on_a_terminal(farm: EmbeddedFarm, tarball: Path) -> None:
-    with terminal(PROGRAM, "build", "--no-boot", "--source", f"file:{tarball}", env={"KERNFARM": farm.address}) as screen:
+    with terminal(PROGRAM, "build", "--no-boot", "--source", f"file:{tarball}", env=farm.environment) as screen:
         assert screen.end(120) == 0
     assert b"sha256:" in screen.seen
     assert b"kernel-dev.tar" in screen.seen

@@ -9,10 +9,10 @@ import yaml
 
 from kernel.errors import Code, FarmError
 from kernfarm import settings
-from kernfarm.settings import CoordinatorSettings, SourceSettings, WorkerSettings
+from kernfarm.settings import AccessSettings, CoordinatorSettings, OidcSettings, SourceSettings, TlsSettings, WorkerSettings
 
 
-@pytest.mark.parametrize("kind", [CoordinatorSettings, WorkerSettings, SourceSettings])
+@pytest.mark.parametrize("kind", [CoordinatorSettings, WorkerSettings, SourceSettings, AccessSettings, TlsSettings, OidcSettings])
 def test_each_setting_has_a_reason(kind: type[Any]) -> None:
     assert all(settings.why(kind, f.name) for f in fields(kind))
 
@@ -32,6 +32,17 @@ def test_nested_and_optional_values(tmp_path: Path) -> None:
     assert read.sources.git_protocols == ("file",)
     assert read.sources.fetch_timeout_seconds == 5.0
     assert read.state_dir == Path("/s")
+
+
+def test_access_is_read_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(
+        "access:\n  tls: {certificate: c, key: k}\n  certificates: {'CN=jo': kernel/admin}\n  oidc: {issuer: i, teams: {a: b}}\n"
+    )
+    access = settings.load(CoordinatorSettings, path).access
+    assert access.tls == TlsSettings(certificate="c", key="k")
+    assert access.certificates == {"CN=jo": "kernel/admin"}
+    assert access.oidc == OidcSettings(issuer="i", teams={"a": "b"})
 
 
 @pytest.mark.parametrize(

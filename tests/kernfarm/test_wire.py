@@ -36,7 +36,7 @@ def _of(hint: Any) -> st.SearchStrategy[Any]:
         return st.none() | _of(next(arg for arg in get_args(hint) if arg is not type(None)))
     if isinstance(hint, type) and issubclass(hint, SourceKind):
         return st.sampled_from(list(SourceKind))
-    return {str: TEXT, int: INT, float: FLOAT}[hint]
+    return {str: TEXT, int: INT, float: FLOAT, bool: st.booleans()}[hint]
 
 
 @pytest.mark.parametrize("kind", list(StepKind))
