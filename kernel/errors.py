@@ -31,6 +31,8 @@ class Code(StrEnum):
     BAD_PATCH = "bad-patch"
     BAD_CONFIG = "bad-config"
     UNSAFE_CONFIG = "unsafe-config"
+    UNAUTHENTICATED = "unauthenticated"
+    PERMISSION_DENIED = "permission-denied"
     NO_WORKER = "no-worker"
     NOT_FOUND = "not-found"
     CONFLICT = "conflict"
@@ -73,6 +75,8 @@ HANDLING: dict[Code, Handling] = {
     Code.BAD_PATCH: _USER,
     Code.BAD_CONFIG: _USER,
     Code.UNSAFE_CONFIG: _USER,
+    Code.UNAUTHENTICATED: Handling(fault=Fault.USER, status="UNAUTHENTICATED", exit_code=2),
+    Code.PERMISSION_DENIED: Handling(fault=Fault.USER, status="PERMISSION_DENIED", exit_code=2),
     Code.NO_WORKER: Handling(fault=Fault.USER, status="FAILED_PRECONDITION", exit_code=2),
     Code.NOT_FOUND: Handling(fault=Fault.USER, status="NOT_FOUND", exit_code=2),
     Code.CONFLICT: Handling(fault=Fault.USER, status="ALREADY_EXISTS", exit_code=2),

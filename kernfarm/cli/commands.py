@@ -191,16 +191,8 @@ async def workers(words: argparse.Namespace, client: FarmClient, out: Output) ->
     return 0
 
 
-async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
-    """The image as an OCI layout, and the result record."""
-    info = await _finished(client, words.build)
-    await fetch_to(client, info, words.to)
-    out.data({"layout": str(words.to), "image": info["images"][0]["index"]} if out.json_mode else str(words.to))
-    return 0
-
-
-async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
-    """Write layout and result.json into a folder; blobs that are there and whole are not fetched again."""
+async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = "docker.io/linuxkit/kernel") -> None:
+    """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -209,7 +201,7 @@ async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
         path = layout.blob_path(to, blob["digest"])
         if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
-    reference = f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}"
+    reference = f"{repository}:{info['release'].replace('-linuxkit', '', 1)}"
     layout.finish(to, image["index"], reference=reference, attachments=attachments)
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
 
@@ -225,7 +217,7 @@ def _digest(path: Path) -> str:
 
 async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
     """Boot it: to a shell on a terminal; with --check without one, printing what was seen."""
-    info = await _finished(client, words.build)
+    info = await finished(client, words.build)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         await fetch_to(client, info, folder / "layout")
@@ -245,7 +237,8 @@ async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output)
     return 0
 
 
-async def _finished(client: FarmClient, build_id: str) -> BuildInfo:
+async def finished(client: FarmClient, build_id: str) -> BuildInfo:
+    """A build that has an image. Raises FarmError(INVALID_ARGUMENT) for others."""
     info = await client.get(build_id)
     if info["state"] != "succeeded":
         raise FarmError(Code.INVALID_ARGUMENT, f"the build is {info['state']}, it has no image", where=build_id, hint="kernfarm show it")

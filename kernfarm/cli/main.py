@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm.cli import commands, doctor, embedded
+from kernfarm.cli import commands, doctor, embedded, publishing
 from kernfarm.cli.output import Output
 from kernfarm.client import FarmClient
 
@@ -77,8 +77,8 @@ def parser() -> argparse.ArgumentParser:
     _one(verbs, remote, "cancel", "stop a build")
     retry = _one(verbs, remote, "retry", "go on with a failed or cancelled build")
     retry.add_argument("--detach", action="store_true")
-    fetch = _one(verbs, remote, "fetch", "the image as an OCI layout, with result.json")
-    fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
+    publishing.add_fetch(verbs.add_parser("fetch", parents=[remote], help="images to a folder, a registry, a Docker engine"))
+    publishing.add_push(verbs.add_parser("push", parents=[common], help="OCI layouts that were fetched, to a registry; asks no farm"))
     boot = _one(verbs, remote, "boot", "boot it in QEMU, to a shell")
     boot.add_argument("--check", action="store_true", help="no shell: boot, load --module, power off")
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
@@ -96,7 +96,7 @@ _REMOTE: dict[str, Verb] = {
     "logs": commands.logs,
     "cancel": commands.cancel,
     "retry": commands.retry,
-    "fetch": commands.fetch,
+    "fetch": publishing.fetch,
     "boot": commands.boot_build,
     "workers": commands.workers,
 }
@@ -111,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
         if words.verb == "up":
             plan = embedded.Plan(state=words.state.absolute(), workers=words.workers, jobs=words.jobs, listen=words.listen)
             return embedded.run(plan, lambda address: out.say(f"the farm serves on {address}; Ctrl-C stops it"))
+        if words.verb == "push":
+            return publishing.run_push(words, out)
         if words.verb == "doctor":
             return _doctor(words, out)
         return asyncio.run(_remote(words, out))
