@@ -29,7 +29,15 @@ class _Lost(Exception):
     """The upload session is gone, or no longer agrees with us about where it is."""
 
 
-def upload(repository: Repository, digest: str, path: Path, *, mount_from: Sequence[str] = (), sent: Callable[[int], None]) -> bool:
+def upload(
+    repository: Repository,
+    digest: str,
+    path: Path,
+    *,
+    mount_from: Sequence[str] = (),
+    chunk_bytes: int = CHUNK,
+    sent: Callable[[int], None],
+) -> bool:
     """Put a file's content where the registry has none of this digest. `sent` hears of bytes that were accepted. True when it was
     mounted instead of sent. Raises FarmError as Repository's methods do."""
     for other in mount_from:
@@ -37,7 +45,7 @@ def upload(repository: Repository, digest: str, path: Path, *, mount_from: Seque
             return True
     for _ in range(_SESSIONS):
         try:
-            _session(repository, digest, path, sent)
+            _session(repository, digest, path, chunk_bytes, sent)
             return False
         except _Lost as lost:
             log.info("%s: upload of %s begins anew: %s", repository.name, digest, lost)
@@ -62,11 +70,11 @@ def _mount(repository: Repository, digest: str, other: str) -> bool:
     return False
 
 
-def _session(repository: Repository, digest: str, path: Path, sent: Callable[[int], None]) -> None:
+def _session(repository: Repository, digest: str, path: Path, chunk_bytes: int, sent: Callable[[int], None]) -> None:
     transport = repository.transport
     response = transport.request("POST", transport.url("blobs/uploads/"), good=(202,), push=True)
     least = response.headers.get("OCI-Chunk-Min-Length", "0")
-    size = min(_LARGEST_CHUNK, max(CHUNK, int(least) if least.isdigit() else 0))
+    size = min(_LARGEST_CHUNK, max(chunk_bytes, int(least) if least.isdigit() else 0))
     location = transport.location(response)
     breaks = 0
     with path.open("rb") as file:
