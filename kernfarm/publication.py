@@ -171,7 +171,7 @@ def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
     return Content(
         blobs=tuple(blobs.values()),
         manifests=tuple({document.digest: document for document in manifests}.values()),
-        attached=tuple({each.document.digest: each for image in images for each in image.attached}.values()),
+        attached=tuple({(each.attachment.tag, each.document.digest): each for image in images for each in image.attached}.values()),
         # What never changes first, what people follow last; of those the index after the architectures.
         tags=tuple(sorted(tagged, key=lambda each: each.moving)),
     )

@@ -22,10 +22,11 @@ Say = Callable[[str], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """`replace`: tags may lose a platform, or content that was never to change; `mount_from`: repositories of the same registry in which
-    blobs may be already."""
+    blobs may be already; `chunk_bytes`: how much is sent in one request, at least."""
 
     replace: bool = False
     mount_from: tuple[str, ...] = ()
+    chunk_bytes: int = upload.CHUNK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def push(repository: Repository, content: Content, options: Options, say: Say) -
     stale = _stale_tags(repository, content.tags, options)
     blobs = mounted = size = 0
     for blob in content.blobs:
-        match _put_blob(repository, blob, options.mount_from, say):
+        match _put_blob(repository, blob, options, say):
             case "sent":
                 blobs, size = blobs + 1, size + blob.size
             case "mounted":
@@ -67,15 +68,17 @@ def push(repository: Repository, content: Content, options: Options, say: Say) -
     return Pushed(bytes_sent=size, blobs=blobs, mounted=mounted, documents=documents, tags=len(stale))
 
 
-def _put_blob(repository: Repository, blob: Blob, mount_from: Sequence[str], say: Say) -> str:
+def _put_blob(repository: Repository, blob: Blob, options: Options, say: Say) -> str:
     """`there`, `mounted` or `sent`. One that the registry has with another size is damaged there, and sent again."""
     found = repository.blob_size(blob.digest, push=True)
     if found in (blob.size, -1):
         return "there"
     title = f"{blob.holds} {blob.digest[:19]} {blob.size / 1e6:.1f} MB"
-    if upload.upload(
-        repository, blob.digest, blob.path, mount_from=mount_from, sent=lambda sent: say(f"{title}: {sent / 1e6:.1f} MB sent")
-    ):
+
+    def sent(size: int) -> None:
+        say(f"{title}: {size / 1e6:.1f} MB sent")
+
+    if upload.upload(repository, blob.digest, blob.path, mount_from=options.mount_from, chunk_bytes=options.chunk_bytes, sent=sent):
         say(f"{title}: mounted")
         return "mounted"
     stored = repository.blob_size(blob.digest, push=True)

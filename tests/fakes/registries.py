@@ -37,9 +37,9 @@ class RealRegistry:
         name = digest.removeprefix("sha256:")
         return self.folder / "store/docker/registry/v2/blobs/sha256" / name[:2] / name / "data"
 
-    def uploads(self, repository: str) -> Path:
-        """Where it keeps the sessions of a repository."""
-        return self.folder / "store/docker/registry/v2/repositories" / repository / "_uploads"
+    def repository(self, name: str) -> Path:
+        """Where it keeps a repository's links to blobs, tags and, in `_uploads`, sessions."""
+        return self.folder / "store/docker/registry/v2/repositories" / name
 
     def _lines(self) -> list[str]:
         return [line for line in (self.folder / "log").read_text().splitlines() if line.startswith("{")]

@@ -67,7 +67,7 @@ class FakeRegistry:
                 if self.command != "HEAD":
                     self.wfile.write(answer.body)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
             def log_message(self, *words: object) -> None:
                 pass
