@@ -98,12 +98,9 @@ def _check_target(target: Reference) -> None:
 
 def _push(words: argparse.Namespace, images: Sequence[StoredImage], target: Reference, out: Output) -> dict[str, Any]:
     content = publication.content(images, tag=target.tag)
-    transport = Transport(target, plain_http=words.plain_http)
-    try:
-        options = Options(replace=words.replace, mount_from=tuple(words.mount_from))
+    options = Options(replace=words.replace, mount_from=tuple(words.mount_from))
+    with Transport(target, plain_http=words.plain_http) as transport:
         done = push(Repository(transport), content, options, out.say)
-    finally:
-        transport.close()
     named = [{"tag": each.tag, "digest": each.document.digest, "reference": f"{target.name}:{each.tag}"} for each in content.tags]
     return {"repository": target.name, "tags": named, "attached": [each.document.digest for each in content.attached], **asdict(done)}
 

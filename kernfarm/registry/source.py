@@ -8,7 +8,7 @@ from typing import Any
 from kernel.errors import Code, FarmError
 from kernfarm.registry.reference import Reference
 from kernfarm.registry.repository import Repository
-from kernfarm.registry.transport import Transport
+from kernfarm.registry.transport import Patience, Transport
 
 
 class RegistrySource:
@@ -16,9 +16,19 @@ class RegistrySource:
 
     All methods raise FarmError: NOT_FOUND, BAD_DIGEST, and what Transport's methods raise."""
 
-    def __init__(self, reference: Reference, *, plain_http: bool = False) -> None:
+    def __init__(self, reference: Reference, *, plain_http: bool = False, patience: Patience | None = None) -> None:
         self._reference = reference
-        self._repository = Repository(Transport(reference, plain_http=plain_http))
+        self._repository = Repository(Transport(reference, plain_http=plain_http, patience=patience))
+
+    def __enter__(self) -> RegistrySource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        self._repository.transport.close()
 
     @property
     def name(self) -> str:

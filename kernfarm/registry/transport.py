@@ -55,7 +55,14 @@ class Transport:
         self._origin = challenge.origin_of(self.base)
         self._authorization = Authorization(self._origin)
 
+    def __enter__(self) -> Transport:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """End all connections. Nothing can be asked afterwards."""
         self._session.close()
 
     def url(self, path: str, **query: str) -> str:

@@ -88,6 +88,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = []
+        self._connections: list[socket.socket] = []
         self._begin(self._accept)
 
     def __enter__(self) -> Proxy:
@@ -97,8 +98,13 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for connection in self._connections:
+            _shut(connection)
         for thread in self._threads:
             thread.join(5)
+            assert not thread.is_alive()
+        for connection in self._connections:
+            connection.close()
 
     def _begin(self, target: Any, *arguments: Any) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)
@@ -115,6 +121,7 @@ class Proxy:
                 _reset(client)
                 continue
             server = socket.create_connection(self._upstream)
+            self._connections += [client, server]
             self._begin(self._to_server, client, server)
             self._begin(_copy, server, client)
 
@@ -134,15 +141,20 @@ class Proxy:
                 if cut:
                     break
         _reset(client)
-        server.close()
+        _shut(server)
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             sink.sendall(data)
+    _shut(sink)
+
+
+def _shut(connection: socket.socket) -> None:
+    """End it, and wake the thread that reads from it."""
     with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _reset(connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -56,16 +57,29 @@ class FakeRegistry:
             disable_nagle_algorithm = True
 
             def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = self._body()
                 parts = urllib.parse.urlsplit(self.path)
                 query = dict(urllib.parse.parse_qsl(parts.query))
-                answer = registry.answer(Asked(self.command, parts.path, query, {k.lower(): v for k, v in self.headers.items()}, body))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                answer = registry.answer(Asked(self.command, parts.path, query, headers, body))
+                if len(body) < int(headers.get("content-length", 0)):
+                    self.close_connection = True  # the client is gone; what it sent is kept
+                    return
                 self.send_response(answer.status)
                 for name, value in {"Content-Length": str(len(answer.body)), **answer.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(answer.body)
+
+            def _body(self) -> bytes:
+                data = b""
+                with contextlib.suppress(OSError):
+                    while left := int(self.headers.get("Content-Length", 0)) - len(data):
+                        if not (more := self.rfile.read1(min(left, 4096))):
+                            break
+                        data += more
+                return data
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 

@@ -51,7 +51,7 @@ def test_a_tag_of_ones_own_is_the_only_one(tmp_path: Path) -> None:
     (tmp_path / "result.json").unlink()
     content = publication.content([publication.read(tmp_path)], tag="mine")
     assert [(each.tag, each.document.digest, each.moving) for each in content.tags] == [("mine", index, True)]
-    with pytest.raises(FarmError, match="no result.json"):
+    with pytest.raises(FarmError, match=r"no result\.json"):
         publication.content([publication.read(tmp_path)])
 
 

@@ -31,7 +31,8 @@ def test_parts(text: str, host: str, repository: str, tag: str, digest: str) -> 
     "text",
     [
         "", ":", "/", "UPPER/case", "https://ghcr.io/acme/kernel", "ghcr.io/acme/kernel:", "ghcr.io/acme/kernel:-x", "a//b", "a/../b",
-        "kernel@sha256:00", "kernel@", "r.example:port/kernel", "r.example:443/", "-r.example/kernel", "a/b?c", "a/b:c/d", "kernel\n", "a/" + "b" * 300,
+        "kernel@sha256:00", "kernel@", "r.example:port/kernel", "r.example:443/", "-r.example/kernel", "a/b?c", "a/b:c/d",
+        "kernel\n", "a/" + "b" * 300,
     ],
 )  # fmt: skip
 def test_what_is_none_is_refused(text: str) -> None:
