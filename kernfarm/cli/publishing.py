@@ -102,7 +102,8 @@ def _push(words: argparse.Namespace, images: Sequence[StoredImage], target: Refe
     with Transport(target, plain_http=words.plain_http) as transport:
         done = push(Repository(transport), content, options, out.say)
     named = [{"tag": each.tag, "digest": each.document.digest, "reference": f"{target.name}:{each.tag}"} for each in content.tags]
-    return {"repository": target.name, "tags": named, "attached": [each.document.digest for each in content.attached], **asdict(done)}
+    attached = [each.document.digest for each in content.attached]
+    return {"repository": target.name, "tags": named, "attached": attached, "sent": asdict(done)}
 
 
 def _load(images: Sequence[StoredImage], target: Reference, out: Output) -> list[dict[str, Any]]:

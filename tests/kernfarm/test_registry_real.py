@@ -275,7 +275,7 @@ def test_a_session_that_the_registry_forgot_is_begun_anew(registry: RealRegistry
     check_whole(repository(registry.address, name), "6.1.192")
 
 
-def test_a_blob_that_the_registry_stored_wrongly_is_sent_again_and_if_that_does_not_mend_it_that_is_said(registry: RealRegistry, tmp_path: Path) -> None:
+def test_a_blob_that_the_registry_has_wrongly_is_sent_again_or_said(registry: RealRegistry, tmp_path: Path) -> None:
     layouts.write(tmp_path, seed="damaged")
     content = publication.content([publication.read(tmp_path)])
     name = fresh()
