@@ -29,13 +29,12 @@ class Facts:
     cgroup: str
     ccache: str
     boots: tuple[str, ...]
+    builds: tuple[str, ...]
 
 
 def facts(node: Node) -> Facts:
-    """Toolchains whose compilers run here, and the architectures that one of them serves."""
-    able = {
-        (arch, name) for name in tables.names("toolchain") for arch in tables.toolchain(name).prefix if _runs(tables.compiler(arch, name))
-    }
+    """What can be built here, with which toolchains; architectures that can be booted."""
+    able = buildable()
     return Facts(
         name=node.settings.name,
         arches=tuple(sorted({arch for arch, _ in able})),
@@ -47,15 +46,28 @@ def facts(node: Node) -> Facts:
         cgroup=node.cgroups.describe(),
         ccache=_ccache() if node.settings.compile_cache else "off",
         boots=tuple(arch for arch in tables.names("arch") if guest.able(arch)),
+        builds=tuple(tables.build_name(arch, name) for arch, name in able),
     )
 
 
-def _runs(compiler: str) -> bool:
+def buildable() -> list[tuple[str, str]]:
+    """Architectures and toolchains whose compiler makes programs for the one, with all other programs of the other there."""
+    pairs = ((arch, name) for name in tables.names("toolchain") for arch in tables.toolchain(name).targets)
+    return sorted((arch, name) for arch, name in pairs if _runs(arch, name))
+
+
+def _runs(arch: str, name: str) -> bool:
+    """Also that the compiler is one for this architecture: the same name is another compiler on another machine. And that programs for
+    user space can be linked, which the tools in kernel-dev take."""
     try:
-        path = toolchain.locate(compiler)
-        return process.run((str(path), "--version"), env=_ENV, timeout_seconds=20).code == 0
+        for program in tables.programs(arch, name):
+            toolchain.locate(program)
+        words = (*tables.cross_command(arch, name), "-x", "c", "-o", "/dev/null", "-")
+        compiled = process.run(words, env=_ENV, timeout_seconds=20, input=b'#include <stdio.h>\nint main(void) { return puts(""); }\n')
+        asked = process.run((*tables.cross_command(arch, name), "-dumpmachine"), env=_ENV, timeout_seconds=20)
     except FarmError:
         return False
+    return compiled.code == 0 and asked.output.decode(errors="replace").startswith(f"{tables.arch(arch).machine}-")
 
 
 def _ccache() -> str:

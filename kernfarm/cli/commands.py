@@ -231,9 +231,9 @@ async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output)
         await fetch_to(client, info, folder / "layout")
         layout.extract(folder / "layout", info["images"][0]["platform"], folder)
         if not words.check and out.live:
-            return await asyncio.to_thread(boot.interactive, folder)
+            return await asyncio.to_thread(lambda: boot.interactive(folder, arch=info["arch"]))
         modules = tuple(words.module or ())
-        seen = await asyncio.to_thread(lambda: boot.boot(folder, modules=modules, timeout_seconds=words.timeout))
+        seen = await asyncio.to_thread(lambda: boot.boot(folder, arch=info["arch"], modules=modules, timeout_seconds=words.timeout))
         missing = [module for module in modules if module not in seen.loaded]
         if out.json_mode:
             out.data({"release": seen.release, "loaded": list(seen.loaded), "seconds": round(seen.seconds, 1), "console": seen.console})

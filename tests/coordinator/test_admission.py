@@ -27,6 +27,7 @@ WORKER = WorkerInfo(
     cgroup="v2",
     ccache="4",
     boots=("x86_64",),
+    builds=("x86_64/gcc-12",),
 )
 ABSENT = digest.of_bytes(b"never uploaded")
 GIT = RequestSpec(source=SourceSpec(kind=SourceKind.GIT, ref="https://example.org/linux.git@v6.1"), arches=("x86_64",))

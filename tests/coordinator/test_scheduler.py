@@ -25,6 +25,7 @@ def worker(name: str, *, slots: int = 1, arch: str = "x86_64") -> WorkerInfo:
         cgroup="c",
         ccache="1",
         boots=(arch,),
+        builds=(f"{arch}/gcc-12",),
     )
 
 
