@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from kernel import tables
+from kernel import elf, tables
 from kernel.errors import Code, FarmError
 from kernfarm import modules, process
 from kernfarm.cpio import Cpio
@@ -69,7 +69,7 @@ def make_init(arch: str) -> bytes:
             source.write_bytes((resources.files("kernfarm") / "data/init.c").read_bytes())
             words = (*tables.cross_command(arch, name), "-static", "-Os", "-s", "-o", str(program), str(source))
             done = process.run(words, env={"PATH": PATH, "LC_ALL": "C", "TMPDIR": scratch}, timeout_seconds=60)
-            if done.code == 0 and _machine(made := program.read_bytes()) == tables.arch(arch).elf_machine:
+            if done.code == 0 and elf.machine(made := program.read_bytes()) == tables.arch(arch).elf_machine:
                 return made
             said = done.output.decode(errors="replace").strip().rpartition("\n")[2]
     packages = sorted({" ".join(target.packages) for target in _targets(arch)})
@@ -80,11 +80,6 @@ def make_init(arch: str) -> bytes:
 def _targets(arch: str) -> list[tables.Target]:
     toolchains = [tables.toolchain(name) for name in tables.names("toolchain")]
     return [each.targets[arch] for each in toolchains if arch in each.targets]
-
-
-def _machine(program: bytes) -> int:
-    """e_machine of an ELF file (elf(5)), little-endian."""
-    return int.from_bytes(program[18:20], "little")
 
 
 def make_initramfs(kernel_tar: Path, *, arch: str, load: tuple[str, ...], extra: tuple[Path, ...] = (), shell: bool = False) -> bytes:

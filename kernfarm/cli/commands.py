@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -192,11 +192,29 @@ async def workers(words: argparse.Namespace, client: FarmClient, out: Output) ->
 
 
 async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
-    """The image as an OCI layout, and the result record."""
-    info = await _finished(client, words.build)
-    await fetch_to(client, info, words.to)
-    out.data({"layout": str(words.to), "image": info["images"][0]["index"]} if out.json_mode else str(words.to))
+    """The image as an OCI layout, and the result record; builds for several architectures become one image."""
+    infos = [await _finished(client, build) for build in words.build]
+    index = await fetch_together(client, infos, words.to)
+    out.data({"layout": str(words.to), "image": index} if out.json_mode else str(words.to))
     return 0
+
+
+async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Path) -> str:
+    """One layout with one index over builds of one kernel for different architectures, and result-ARCH.json of each; of a single build
+    as fetch_to. Returns the index's digest. Raises FarmError(INVALID_ARGUMENT) for builds that don't belong together."""
+    if len(infos) == 1:
+        await fetch_to(client, infos[0], to)
+        return str(infos[0]["images"][0]["index"])
+    if len(releases := sorted({info["release"] for info in infos})) > 1:
+        message = f"builds of different kernels are no one image: {', '.join(releases)}"
+        raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
+    for info in infos:
+        await fetch_to(client, info, to)
+        (to / "result.json").rename(to / f"result-{info['arch']}.json")
+    index = layout.unite(to, [info["images"][0]["index"] for info in infos])
+    attachments = [attachment for info in infos for attachment in _attachments(info)]
+    layout.finish(to, index, reference=_reference(infos[0]), attachments=attachments)
+    return index
 
 
 async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
@@ -204,14 +222,20 @@ async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    attachments = tuple(from_plain(Attachment, each) for each in info["attachments"])
     for blob in [*image["blobs"], *(blob for each in info["attachments"] for blob in (each["manifest"], *each["blobs"]))]:
         path = layout.blob_path(to, blob["digest"])
         if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
-    reference = f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}"
-    layout.finish(to, image["index"], reference=reference, attachments=attachments)
+    layout.finish(to, image["index"], reference=_reference(info), attachments=_attachments(info))
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+
+
+def _reference(info: BuildInfo) -> str:
+    return f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}"
+
+
+def _attachments(info: BuildInfo) -> list[Attachment]:
+    return [from_plain(Attachment, each) for each in info["attachments"]]
 
 
 def _digest(path: Path) -> str:

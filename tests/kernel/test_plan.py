@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel import tables
 from kernel.plan import Inventory, Unit, plan
 
 FOLDERS = (
@@ -116,3 +118,12 @@ def test_a_detached_folder_is_never_cut_into_objects() -> None:
     assert goals == ["arch/x86/lib/"]
     assert "arch/x86/mm/f0.o" in {goal for shard in made.shards for goal in shard.goals}
     assert sum(shard.objects for shard in made.shards) == 60
+
+
+def test_what_is_left_to_the_link_step_is_the_architectures_own() -> None:
+    found = Inventory(units=(), folders=(), link_only=tables.arch("arm64").link_only_folders)
+    assert not found.coverable("arch/arm64/boot/wrapper.o")
+    assert not found.coverable("drivers/firmware/efi/libstub/arm64.o")
+    # x86's vDSO is below arch/x86/entry; on arm64 a folder of that name would be an ordinary one.
+    assert found.coverable("arch/arm64/entry/common.o")
+    assert not replace(found, link_only=tables.arch("x86_64").link_only_folders).coverable("arch/x86/entry/common.o")
