@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 
 from kernel import tables
-from kernel.errors import FarmError
-from kernfarm import guest, process
+from kernfarm import compilers, guest, process
 from worker import toolchain
 from worker.ccache import find_binary
 from worker.node import Node
@@ -34,7 +33,7 @@ class Facts:
 
 def facts(node: Node) -> Facts:
     """What can be built here, with which toolchains; architectures that can be booted."""
-    able = buildable()
+    able = compilers.buildable()
     return Facts(
         name=node.settings.name,
         arches=tuple(sorted({arch for arch, _ in able})),
@@ -48,26 +47,6 @@ def facts(node: Node) -> Facts:
         boots=tuple(arch for arch in tables.names("arch") if guest.able(arch)),
         builds=tuple(tables.build_name(arch, name) for arch, name in able),
     )
-
-
-def buildable() -> list[tuple[str, str]]:
-    """Architectures and toolchains whose compiler makes programs for the one, with all other programs of the other there."""
-    pairs = ((arch, name) for name in tables.names("toolchain") for arch in tables.toolchain(name).targets)
-    return sorted((arch, name) for arch, name in pairs if _runs(arch, name))
-
-
-def _runs(arch: str, name: str) -> bool:
-    """Also that the compiler is one for this architecture: the same name is another compiler on another machine. And that programs for
-    user space can be linked, which the tools in kernel-dev take."""
-    try:
-        for program in tables.programs(arch, name):
-            toolchain.locate(program)
-        words = (*tables.cross_command(arch, name), "-x", "c", "-o", "/dev/null", "-")
-        compiled = process.run(words, env=_ENV, timeout_seconds=20, input=b'#include <stdio.h>\nint main(void) { return puts(""); }\n')
-        asked = process.run((*tables.cross_command(arch, name), "-dumpmachine"), env=_ENV, timeout_seconds=20)
-    except FarmError:
-        return False
-    return compiled.code == 0 and asked.output.decode(errors="replace").startswith(f"{tables.arch(arch).machine}-")
 
 
 def _ccache() -> str:

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm import process
+from kernfarm import compilers, process
 
-SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+SEARCH_PATH = compilers.PATH
 _ENV = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
 _PROGRAMS = ("cc1", "as", "collect2", "lto1")
 _LIBRARY = re.compile(rb"(/[^\s()]+)")
