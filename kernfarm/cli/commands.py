@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from kernfarm.cli.output import Output
 from kernfarm.cli.progress import follow
 from kernfarm.client import BuildInfo, FarmClient
 
+LINUXKIT = "docker.io/linuxkit/kernel"
 _ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -191,19 +192,43 @@ async def workers(words: argparse.Namespace, client: FarmClient, out: Output) ->
     return 0
 
 
-async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = "docker.io/linuxkit/kernel") -> None:
+async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Path, *, repository: str = LINUXKIT) -> str:
+    """One layout with one index over builds of one kernel for different architectures, and result-ARCH.json of each; of a single build
+    as fetch_to. Returns the index's digest. Raises FarmError(INVALID_ARGUMENT) for builds that don't belong together."""
+    if len(infos) == 1:
+        await fetch_to(client, infos[0], to, repository=repository)
+        return str(infos[0]["images"][0]["index"])
+    if len(releases := sorted({info["release"] for info in infos})) > 1:
+        message = f"builds of different kernels are no one image: {', '.join(releases)}"
+        raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
+    for info in infos:
+        await fetch_to(client, info, to, repository=repository)
+        (to / "result.json").rename(to / f"result-{info['arch']}.json")
+    index = layout.unite(to, [info["images"][0]["index"] for info in infos])
+    attachments = [attachment for info in infos for attachment in _attachments(info)]
+    layout.finish(to, index, reference=_reference(infos[0], repository), attachments=attachments)
+    return index
+
+
+async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = LINUXKIT) -> None:
     """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    attachments = tuple(from_plain(Attachment, each) for each in info["attachments"])
     for blob in [*image["blobs"], *(blob for each in info["attachments"] for blob in (each["manifest"], *each["blobs"]))]:
         path = layout.blob_path(to, blob["digest"])
         if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
-    reference = f"{repository}:{info['release'].replace('-linuxkit', '', 1)}"
-    layout.finish(to, image["index"], reference=reference, attachments=attachments)
+    layout.finish(to, image["index"], reference=_reference(info, repository), attachments=_attachments(info))
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+
+
+def _reference(info: BuildInfo, repository: str) -> str:
+    return f"{repository}:{info['release'].replace('-linuxkit', '', 1)}"
+
+
+def _attachments(info: BuildInfo) -> list[Attachment]:
+    return [from_plain(Attachment, each) for each in info["attachments"]]
 
 
 def _digest(path: Path) -> str:
@@ -223,9 +248,9 @@ async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output)
         await fetch_to(client, info, folder / "layout")
         layout.extract(folder / "layout", info["images"][0]["platform"], folder)
         if not words.check and out.live:
-            return await asyncio.to_thread(boot.interactive, folder)
+            return await asyncio.to_thread(lambda: boot.interactive(folder, arch=info["arch"]))
         modules = tuple(words.module or ())
-        seen = await asyncio.to_thread(lambda: boot.boot(folder, modules=modules, timeout_seconds=words.timeout))
+        seen = await asyncio.to_thread(lambda: boot.boot(folder, arch=info["arch"], modules=modules, timeout_seconds=words.timeout))
         missing = [module for module in modules if module not in seen.loaded]
         if out.json_mode:
             out.data({"release": seen.release, "loaded": list(seen.loaded), "seconds": round(seen.seconds, 1), "console": seen.console})
