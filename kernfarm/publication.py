@@ -23,20 +23,29 @@ _DOCUMENT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one build gave: its own index, the descriptors in it, and the build's record ({} for none)."""
+
+    index: Document
+    entries: tuple[dict[str, Any], ...]
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """The image of one layout, digests checked. `entries` are the descriptors in its index; `result` the build's record, {} for none."""
+    """The image of one layout, digests checked. `index` is over all `parts`, the builds for the different architectures."""
 
     folder: Path
     index: Document
-    entries: tuple[dict[str, Any], ...]
+    parts: tuple[Part, ...]
     manifests: tuple[Document, ...]
     blobs: tuple[Blob, ...]
     attached: tuple[Attached, ...]
-    result: Mapping[str, Any]
 
     @property
     def platforms(self) -> tuple[str, ...]:
-        return tuple(oci.platform_of(entry) for entry in self.entries)
+        """Of the manifests, in their order."""
+        return tuple(oci.platform_of(entry) for entry in json.loads(self.index.data)["manifests"])
 
 
 def read(folder: Path) -> StoredImage:
@@ -64,11 +73,10 @@ def _read(folder: Path, top: Mapping[str, Any]) -> StoredImage:
     return StoredImage(
         folder=folder,
         index=index,
-        entries=entries,
+        parts=_parts(folder, index),
         manifests=manifests,
         blobs=tuple(blobs.values()),
         attached=attached,
-        result=_result(folder, index.digest),
     )
 
 
@@ -140,26 +148,42 @@ def _json(path: Path, data: bytes) -> dict[str, Any]:
     return found
 
 
-def _result(folder: Path, index: str) -> dict[str, Any]:
-    """The record beside the image, when it is this image's."""
-    path = folder / "result.json"
-    if not path.exists():
-        return {}
-    record = _json(path, path.read_bytes())
-    images = (record.get("outputs") or {}).get("images") or []
-    if index not in [each["index"] for each in images]:
-        raise FarmError(Code.BAD_ARCHIVE, f"result.json is of another image than {index}", where=str(path), hint="fetch the build again")
-    return record
+def _parts(folder: Path, index: Document) -> tuple[Part, ...]:
+    """The builds whose records are beside the image: `result.json`, or `result-ARCH.json` of several. Together they are the image."""
+    entries = tuple(json.loads(index.data)["manifests"])
+    single = folder / "result.json"
+    records = [single] if single.exists() else sorted(folder.glob("result-*.json"))
+    if not records:
+        return (Part(index=index, entries=entries, result={}),)
+    whole = {entry["digest"] for entry in entries}
+    parts = tuple(_part(folder, path, whole) for path in records)
+    if {entry["digest"] for part in parts for entry in part.entries} != whole:
+        message = f"{', '.join(path.name for path in records)} are not of all of the image {index.digest}"
+        raise FarmError(Code.BAD_ARCHIVE, message, where=str(folder), hint="fetch the builds again")
+    return parts
+
+
+def _part(folder: Path, record: Path, whole: set[str]) -> Part:
+    result = _json(record, record.read_bytes())
+    for image in (result.get("outputs") or {}).get("images") or []:
+        path = layout.blob_path(folder, f"sha256:{digests.hex_of(image['index'])}")
+        if path.exists():
+            _check(path, image["index"], path.stat().st_size)
+            index = Document(media_type=oci.INDEX, data=_bytes(path))
+            entries = tuple(json.loads(index.data)["manifests"])
+            if {entry["digest"] for entry in entries} <= whole:
+                return Part(index=index, entries=entries, result=result)
+    raise FarmError(Code.BAD_ARCHIVE, "the record is of another image", where=str(record), hint="fetch the build again")
 
 
 def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
     """What to push. Without `tag` the tags that LinuxKit's users know, for each flavour over all its architectures; with it just that one.
 
     Raises FarmError(INVALID_ARGUMENT, CONFLICT) for images that don't belong together, or without a record to make tags of."""
-    groups = _groups(images) if not tag else {tag: list(images)}
-    indexes: list[Document] = [image.index for image in images]
+    parts = [(image.folder, part) for image in images for part in image.parts]
+    indexes: list[Document] = [part.index for _, part in parts]
     tagged: list[TaggedIndex] = []
-    for name, group in groups.items():
+    for name, group in ({tag: parts} if tag else _groups(parts)).items():
         over_all = _over_all(name, group)
         indexes.append(over_all)
         if tag:
@@ -168,10 +192,11 @@ def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
             tagged += _tagged(group, over_all)
     manifests = [document for image in images for document in image.manifests] + indexes
     blobs = {blob.digest: blob for image in images for blob in image.blobs}
+    attached = {(each.attachment.tag, each.document.digest): each for image in images for each in image.attached}
     return Content(
         blobs=tuple(blobs.values()),
         manifests=tuple({document.digest: document for document in manifests}.values()),
-        attached=tuple({(each.attachment.tag, each.document.digest): each for image in images for each in image.attached}.values()),
+        attached=tuple(attached.values()),
         # What never changes first, what people follow last; of those the index after the architectures.
         tags=tuple(sorted(tagged, key=lambda each: each.moving)),
     )
@@ -179,50 +204,55 @@ def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
 
 def plain_tag(image: StoredImage) -> str:
     """The tag that people follow: version and flavours. Raises FarmError for an image without a record, and what no tag can hold."""
-    (name,) = _groups([image])
+    (name,) = _groups([(image.folder, part) for part in image.parts])
     return tags.check(name)
 
 
-def _groups(images: Sequence[StoredImage]) -> dict[str, list[StoredImage]]:
-    """Images of one version and flavour: the architectures of one index."""
-    groups: dict[str, list[StoredImage]] = {}
-    for image in images:
-        if not image.result:
+_Placed = tuple[Path, Part]
+
+
+def _groups(parts: Sequence[_Placed]) -> dict[str, list[_Placed]]:
+    """Builds of one version and flavour: the architectures of one index."""
+    groups: dict[str, list[_Placed]] = {}
+    for folder, part in parts:
+        if not part.result:
             hint = "give the reference a tag: REPOSITORY:TAG"
-            raise FarmError(Code.INVALID_ARGUMENT, "there is no result.json to make tags of", where=str(image.folder), hint=hint)
-        release, version = _names(image)
-        groups.setdefault(version + tags.suffix(release, version), []).append(image)
+            raise FarmError(Code.INVALID_ARGUMENT, "there is no result.json to make tags of", where=str(folder), hint=hint)
+        release, version = _names(folder, part)
+        groups.setdefault(version + tags.suffix(release, version), []).append((folder, part))
     return groups
 
 
-def _names(image: StoredImage) -> tuple[str, str]:
+def _names(folder: Path, part: Part) -> tuple[str, str]:
     """Release and version as the record has them."""
     try:
-        return str(image.result["release"]), str(image.result["inputs"]["tree"]["version"])
+        return str(part.result["release"]), str(part.result["inputs"]["tree"]["version"])
     except (KeyError, TypeError) as error:
-        raise FarmError(Code.BAD_ARCHIVE, f"result.json names no {error}", where=str(image.folder / "result.json")) from error
+        raise FarmError(Code.BAD_ARCHIVE, f"the record of the build has no {error}", where=str(folder)) from error
 
 
-def _over_all(name: str, group: Sequence[StoredImage]) -> Document:
+def _over_all(name: str, group: Sequence[_Placed]) -> Document:
     if len(group) == 1:
-        return group[0].index
+        return group[0][1].index
     seen: dict[str, Path] = {}
-    for image in group:
-        for platform in image.platforms:
+    for folder, part in group:
+        for platform in map(oci.platform_of, part.entries):
             if platform in seen:
-                message = f"two images of {name} for {platform}: {seen[platform]} and {image.folder}"
+                message = f"two images of {name} for {platform}: {seen[platform]} and {folder}"
                 raise FarmError(Code.CONFLICT, message, where=name, hint="push them one by one, each with a tag of its own")
-            seen[platform] = image.folder
-    return oci.index_of([entry for image in group for entry in image.entries])
+            seen[platform] = folder
+    return oci.index_of([entry for _, part in group for entry in part.entries])
 
 
-def _tagged(group: Sequence[StoredImage], over_all: Document) -> Iterator[TaggedIndex]:
+def _tagged(group: Sequence[_Placed], over_all: Document) -> Iterator[TaggedIndex]:
+    """For each architecture its build's own index, since that is what the signatures are about."""
     per_arch = {}
-    for image in group:
-        for entry in image.entries:
-            per_arch[entry["platform"]["architecture"]] = image.index if len(image.entries) == 1 else oci.index_of([entry])
-    release, version = _names(group[0])
-    names = tags.tags(release=release, version=version, content=tags.content_hash([each.result for each in group]), arches=list(per_arch))
+    for _, part in group:
+        for entry in part.entries:
+            per_arch[entry["platform"]["architecture"]] = part.index if len(part.entries) == 1 else oci.index_of([entry])
+    release, version = _names(*group[0])
+    hashed = tags.content_hash([part.result for _, part in group])
+    names = tags.tags(release=release, version=version, content=hashed, arches=list(per_arch))
     for arch, document in per_arch.items():
         for tag in names.arch[arch]:
             yield TaggedIndex(tag=tag, document=document, moving=tag in names.moving)

@@ -16,7 +16,7 @@ from kernel.errors import Code, FarmError
 from kernfarm import engine, publication, tags
 from kernfarm.cli import commands
 from kernfarm.cli.output import Output
-from kernfarm.client import FarmClient
+from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.publication import StoredImage
 from kernfarm.registry.push import Options, push
 from kernfarm.registry.reference import Reference
@@ -26,8 +26,8 @@ from kernfarm.registry.transport import Transport
 
 def add_fetch(parser: argparse.ArgumentParser) -> None:
     """The words of `fetch`, besides those of every verb that talks to a farm."""
-    parser.add_argument("builds", nargs="+", metavar="BUILD", help="several: the architectures and flavours that belong together")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="write an OCI layout here; of several builds one in DIR/BUILD each")
+    parser.add_argument("builds", nargs="+", metavar="BUILD", help="builds for several architectures become one image")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="write an OCI layout here; of different kernels one in DIR/RELEASE each")
     parser.add_argument("--push", metavar="REF", help="push to REPOSITORY under the usual tags, or to REPOSITORY:TAG")
     parser.add_argument("--docker", action="store_true", help="load into the Docker engine here (DOCKER_HOST)")
     default = os.environ.get("ORG", "linuxkit")
@@ -57,19 +57,25 @@ async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> i
     target = Reference.parse(words.push) if words.push else Reference.parse(tags.repository(words.org))
     _check_target(target)
     infos = [await commands.finished(client, build) for build in dict.fromkeys(words.builds)]
+    kernels: dict[str, list[BuildInfo]] = {}
+    for info in infos:
+        kernels.setdefault(info["release"], []).append(info)
+    answer: dict[str, Any] = {"builds": []}
     with ExitStack() as stack:
         base = words.to or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kernfarm-")))
-        folders = [base if len(infos) == 1 else base / info["id"] for info in infos]
-        for info, folder in zip(infos, folders, strict=True):
-            await commands.fetch_to(client, info, folder, repository=target.name)
-        answer: dict[str, Any] = {"builds": [_row(info, folder, kept=bool(words.to)) for info, folder in zip(infos, folders, strict=True)]}
+        folders = {release: base / release if len(kernels) > 1 else base for release in kernels}
+        for release, builds in kernels.items():
+            folder = folders[release]
+            index = await commands.fetch_together(client, builds, folder, repository=target.name)
+            place = str(folder) if words.to else ""
+            answer["builds"] += [{"build": info["id"], "release": release, "layout": place, "image": index} for info in builds]
         if words.push or words.docker:
-            images = await asyncio.to_thread(lambda: [publication.read(folder) for folder in folders])
+            images = await asyncio.to_thread(lambda: [publication.read(folder) for folder in folders.values()])
             if words.push:
                 answer["pushed"] = await asyncio.to_thread(_push, words, images, target, out)
             if words.docker:
                 answer["loaded"] = await asyncio.to_thread(_load, images, target, out)
-    if len(infos) == 1:
+    if len(kernels) == 1:
         answer |= {key: answer["builds"][0][key] for key in ("layout", "image")}
     if out.json_mode:
         out.data(answer)
@@ -115,15 +121,10 @@ def _load(images: Sequence[StoredImage], target: Reference, out: Output) -> list
     return [asdict(each) for each in loaded]
 
 
-def _row(info: dict[str, Any], folder: Path, *, kept: bool) -> dict[str, Any]:
-    return {"build": info["id"], "layout": str(folder) if kept else "", "image": info["images"][0]["index"]}
-
-
 def _show(answer: dict[str, Any], out: Output) -> None:
     """For people: folders, tags and engine names with their digests."""
-    for row in answer.get("builds", ()):
-        if row["layout"]:
-            out.data(row["layout"])
+    for folder in dict.fromkeys(row["layout"] for row in answer.get("builds", ()) if row["layout"]):
+        out.data(folder)
     if "pushed" in answer:
         out.table(("tag", "digest"), [(each["reference"], each["digest"]) for each in answer["pushed"]["tags"]])
     if "loaded" in answer:

@@ -22,10 +22,41 @@ def test_two_architectures_make_one_index_and_each_keeps_its_own(tmp_path: Path)
     assert all(set(each) >= {"mediaType", "digest", "size", "platform"} for each in over_all["manifests"])
     assert named["6.1.192-amd64"].digest == intel
     assert named["6.1.192-arm64"].digest == arm
-    content_hash = tags.content_hash([image.result for image in images])
+    content_hash = tags.content_hash([part.result for image in images for part in image.parts])
     assert named[f"6.1.192-{content_hash}"].digest == named["6.1.192"].digest
     assert named[f"6.1.192-{content_hash}-arm64"].digest == arm
     assert {named[tag].digest for tag in named} <= {each.digest for each in content.manifests}
+
+
+def unite(tmp_path: Path) -> tuple[Path, list[str]]:
+    """One layout of two architectures, as fetch writes it; the digests of the builds' own indexes."""
+    folder = tmp_path / "both"
+    own = []
+    for arch in ("amd64", "arm64"):
+        own.append(layouts.write(folder, seed="s", arch=arch))
+        (folder / "result.json").rename(folder / f"result-{arch}.json")
+    layout.finish(folder, layout.unite(folder, own), reference="docker.io/linuxkit/kernel:6.1.192")
+    return folder, own
+
+
+def test_one_layout_of_two_architectures_is_pushed_like_two_of_one(tmp_path: Path) -> None:
+    folder, own = unite(tmp_path)
+    for arch in ("amd64", "arm64"):
+        layouts.write(tmp_path / arch, seed="s", arch=arch)
+    one = publication.content([publication.read(folder)])
+    two = publication.content([publication.read(tmp_path / arch) for arch in ("amd64", "arm64")])
+    assert one.tags == two.tags
+    assert {each.digest for each in one.manifests} == {each.digest for each in two.manifests} >= set(own)
+    assert {each.digest for each in one.blobs} == {each.digest for each in two.blobs}
+    assert publication.read(folder).platforms == ("linux/amd64", "linux/arm64")
+
+
+def test_records_that_are_not_of_the_whole_image_are_noticed(tmp_path: Path) -> None:
+    folder, _ = unite(tmp_path)
+    (folder / "result-arm64.json").unlink()
+    with pytest.raises(FarmError, match="not of all of the image") as caught:
+        publication.content([publication.read(folder)])
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
 def test_the_index_over_all_comes_last_and_what_never_changes_before_what_moves(tmp_path: Path) -> None:

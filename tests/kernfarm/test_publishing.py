@@ -50,7 +50,8 @@ class Farm:
         return {
             "id": name,
             "state": "succeeded",
-            "release": image.result["release"],
+            "arch": self.builds[name][0],
+            "release": image.parts[0].result["release"],
             "images": [{"index": image.index.digest, "blobs": [{"digest": f"sha256:{each}"} for each in digests]}],
             "attachments": [],
         }
@@ -92,15 +93,26 @@ def test_builds_of_two_architectures_are_fetched_and_pushed_as_one(
     assert set(tags) >= {"6.1.192", "6.1.192-amd64", "6.1.192-arm64"}
     assert len(tags) == 6
     assert "tagged" in said.err and "MB sent" in said.err
-    top = json.loads((tmp_path / "to/a/index.json").read_text())["manifests"][0]
+    top = json.loads((tmp_path / "to/index.json").read_text())["manifests"][0]
     assert top["annotations"]["org.opencontainers.image.ref.name"] == f"{registry.address}/acme/kernel:6.1.192"
-    assert top["digest"] == tags["6.1.192-amd64"]
-    # The same from the folders, without a farm: nothing is left to do.
-    code, again, _ = run(["push", str(tmp_path / "to/b"), str(tmp_path / "to/a"), f"{registry.address}/acme/kernel"], capsys)
+    assert top["digest"] == tags["6.1.192"] == answer["image"]
+    # The same from the folder, without a farm: nothing is left to do.
+    code, again, _ = run(["push", str(tmp_path / "to"), f"{registry.address}/acme/kernel"], capsys)
     assert code == 0
     assert {row["tag"]: row["digest"] for row in again["pushed"]["tags"]} == tags
     assert set(again["pushed"]["sent"].values()) == {0}
     assert again["pushed"]["repository"] == f"{registry.address}/acme/kernel"
+
+
+def test_flavours_go_to_folders_and_tags_of_their_own(
+    farm: Farm, registry: RealRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fetch(farm, "a", "d", "b", "--to", str(tmp_path / "to"), "--push", f"{registry.address}/acme/flavours") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["6.1.192-linuxkit", "6.1.192-linuxkit-dbg"]
+    tags = {row["tag"] for row in answer["pushed"]["tags"]}
+    assert tags >= {"6.1.192", "6.1.192-arm64", "6.1.192-dbg", "6.1.192-dbg-amd64"}
+    assert "6.1.192-dbg-arm64" not in tags
 
 
 def test_one_build_is_fetched_as_ever(farm: Farm, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
