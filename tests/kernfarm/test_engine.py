@@ -21,8 +21,12 @@ import pytest
 from kernel.errors import Code, FarmError
 from kernfarm import engine, process, publication
 from kernfarm.publication import StoredImage
+from kernfarm.registry.push import Options, push
 from kernfarm.registry.reference import Reference
+from kernfarm.registry.repository import Repository
+from kernfarm.registry.transport import Transport
 from tests.fakes import layouts
+from tests.fakes.registries import real
 from tests.homes import make_home
 
 
@@ -171,3 +175,16 @@ def test_the_archive_is_a_tar_whatever_the_sizes(tmp_path: Path) -> None:
             assert row["RepoTags"] == ["a:b"]
             for entry, name in zip([manifest["config"], *manifest["layers"]], [row["Config"], *row["Layers"]], strict=True):
                 assert tar.getmember(name).size == entry["size"]
+
+
+def test_an_engine_pulls_what_was_pushed(host: docker.DockerClient, tmp_path: Path) -> None:
+    """A client that is not ours reads the index over architectures, and gets the image that a load gives."""
+    arch = native(host)
+    images = [stored(tmp_path / each, "pulled", each) for each in ("amd64", "arm64")]
+    (image,) = [each for each in images if each.platforms == (f"linux/{arch}",)]
+    with real(tmp_path / "registry") as registry:
+        reference = Reference.parse(f"{registry.address}/team/kernel")
+        with Transport(reference, logins=lambda _: None) as transport:
+            push(Repository(transport), publication.content(images), Options(), lambda words: None)
+        pulled = host.images.pull(reference.name, tag="6.1.192")
+    assert pulled.id == json.loads(image.manifests[0].data)["config"]["digest"]
