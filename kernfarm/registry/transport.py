@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import io
 import logging
 import time
 import urllib.parse
@@ -19,18 +20,21 @@ from kernfarm.registry.reference import Reference
 
 log = logging.getLogger(__name__)
 
-# Connecting; waiting for bytes. The last request of an upload answers only when the registry has stored and hashed it.
-_SECONDS = (10.0, 300.0)
 _BUSY = frozenset({429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often a request is tried in all, the first wait between two tries (it doubles), the longest wait that a registry may ask for."""
+    """How often a request is tried in all, the first wait between two tries (it doubles), the longest wait that a registry may ask for.
+
+    `connect_seconds` limits connecting and each piece that is sent, `answer_seconds` silence: the last request of an upload answers only
+    when the registry has stored and hashed it."""
 
     attempts: int = 5
     first_seconds: float = 0.5
     longest_seconds: float = 120.0
+    connect_seconds: float = 10.0
+    answer_seconds: float = 300.0
 
 
 class Transport:
@@ -47,6 +51,7 @@ class Transport:
     ) -> None:
         self.reference = reference
         self.patience = patience or Patience()
+        self._timeout = (self.patience.connect_seconds, self.patience.answer_seconds)
         self._session = requests.Session()
         self._session.headers["User-Agent"] = "kernfarm"
         self._login = logins(reference.host)
@@ -145,10 +150,11 @@ class Transport:
                 method,
                 url,
                 headers=dict(headers or {}),
-                data=body,
+                # As a file it is sent in pieces, each with a time limit of its own: a slow line is no broken one.
+                data=None if body is None else io.BytesIO(body),
                 auth=self._authorization,
                 stream=stream,
-                timeout=_SECONDS,
+                timeout=self._timeout,
                 allow_redirects=follow,
             )
         except (requests.RequestException, UnicodeError) as error:
@@ -157,7 +163,9 @@ class Transport:
     def _speaks_tls(self) -> bool:
         """Whether a registry on this machine uses TLS; what listens there answers a handshake, or it does not."""
         try:
-            self._session.head(f"https://{self.reference.address}/v2/", timeout=_SECONDS, auth=Authorization(""), allow_redirects=False)
+            self._session.head(
+                f"https://{self.reference.address}/v2/", timeout=self._timeout, auth=Authorization(""), allow_redirects=False
+            )
         except requests.exceptions.SSLError as error:
             # A certificate that nobody vouches for is TLS all the same: going on without it would hide that.
             return "CERTIFICATE_VERIFY_FAILED" in str(error)

@@ -8,7 +8,7 @@ import io
 import json
 import random
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ def write(
     size: int = 2000,
     signatures: Sequence[str] = (),
     domain: str = "default",
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """An image whose content follows from `seed`; returns its index's digest. `signatures` are put at cosign's tag and as referrers."""
+    """An image whose content follows from `seed`; returns its index's digest. `signatures` are put at cosign's tag and as referrers;
+    `more` is in the index besides what has to be."""
     (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
     layers = tuple(_layer(folder, seed, arch, name, size) for name in ("kernel", "kernel-dev.tar"))
     spec = ImageSpec(platform=f"linux/{arch}", layers=layers, annotations={"org.opencontainers.image.title": "kernel"})
-    index = oci.index([spec])
+    index = oci.document(oci.INDEX, {**json.loads(oci.index([spec]).data), **(more or {})})
     for document in (oci.config(spec), oci.manifest(spec), index):
         put(folder, document.data)
     attachments = _attachments(folder, index, signatures) if signatures else ()

@@ -74,18 +74,21 @@ def _address(log: Path, service: process.Service) -> str:
 
 class Proxy:
     """Passes TCP on. After `cut_after` bytes from clients it resets the connection, and then `times` - 1 further ones after as many
-    bytes each; with `dead` it accepts nothing afterwards. `passed` holds what clients sent and the server got."""
+    bytes each; with `dead` it accepts nothing afterwards. `pause`: seconds after each 64 kB, for a slow line. `passed` holds what clients sent and the server got."""
 
-    def __init__(self, upstream: str, *, cut_after: int | None = None, times: int = 1, dead: bool = False) -> None:
+    def __init__(self, upstream: str, *, cut_after: int | None = None, times: int = 1, dead: bool = False, pause: float = 0.0) -> None:
         host, _, port = upstream.rpartition(":")
         self._upstream = (host, int(port))
         self._cut_after = cut_after
         self._left = cut_after
         self._times = times if cut_after is not None else 0
         self._dead = dead
+        self._pause = pause
         self._lock = threading.Lock()
         self.passed = bytearray()
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if pause:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
@@ -138,6 +141,7 @@ class Proxy:
                         self._left -= len(data)
                     self.passed += data
                 server.sendall(data)
+                time.sleep(self._pause)
                 if cut:
                     break
         _reset(client)

@@ -77,6 +77,15 @@ def test_one_architecture_alone_keeps_its_index_and_flavours_keep_apart(tmp_path
     assert named["6.1.192-dbg"] == debug
 
 
+def test_the_index_that_was_signed_is_pushed_byte_for_byte(tmp_path: Path) -> None:
+    """Whatever it holds: one made anew of the same images would have another digest, and no signature."""
+    own = layouts.write(tmp_path / "amd64", seed="s", more={"annotations": {"a": "b"}})
+    layouts.write(tmp_path / "arm64", seed="s", arch="arm64")
+    content = publication.content([publication.read(tmp_path / arch) for arch in ("amd64", "arm64")])
+    assert {each.document.digest for each in content.tags if each.tag.endswith("-amd64")} == {own}
+    assert own in {each.digest for each in content.manifests}
+
+
 def test_a_tag_of_ones_own_is_the_only_one(tmp_path: Path) -> None:
     index = layouts.write(tmp_path, seed="s")
     (tmp_path / "result.json").unlink()

@@ -189,6 +189,18 @@ def test_an_upload_is_gone_on_with_where_it_broke(registry: FakeRegistry, conten
     assert sent == sum(blob.size for blob in content.blobs)
 
 
+def test_a_slow_line_is_no_broken_one(registry: FakeRegistry, tmp_path: Path) -> None:
+    """A chunk takes far longer than the time limit, each of its pieces does not."""
+    layouts.write(tmp_path, seed="slow", size=6_000_000)
+    content = publication.content([publication.read(tmp_path)])
+    patience = Patience(attempts=1, connect_seconds=0.3)
+    with Proxy(registry.address, pause=0.02) as proxy:
+        before = time.monotonic()
+        send(registry, content, address=proxy.address, patience=patience, chunk=8_000_000)
+        assert time.monotonic() - before > 2
+    assert {each.tag for each in content.tags} == set(registry.tags)
+
+
 def test_when_the_last_answer_is_lost_the_blob_itself_tells(registry: FakeRegistry, content: Content) -> None:
     """The registry stored the blob, its answer did not come through: nothing is sent twice."""
 
