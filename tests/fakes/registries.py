@@ -74,7 +74,8 @@ def _address(log: Path, service: process.Service) -> str:
 
 class Proxy:
     """Passes TCP on. After `cut_after` bytes from clients it resets the connection, and then `times` - 1 further ones after as many
-    bytes each; with `dead` it accepts nothing afterwards. `pause`: seconds after each 64 kB, for a slow line. `passed` holds what clients sent and the server got."""
+    bytes each; with `dead` it accepts nothing afterwards. `pause`: seconds after each
+    64 kB, for a slow line. `passed` holds what clients sent and the server got."""
 
     def __init__(self, upstream: str, *, cut_after: int | None = None, times: int = 1, dead: bool = False, pause: float = 0.0) -> None:
         host, _, port = upstream.rpartition(":")
