@@ -31,14 +31,18 @@ def is_fallback(attached: Attached) -> bool:
 def put(repository: Repository, attached: Attached, current: str | None) -> bool:
     """Attach it; `current` is the digest at its tag (None: no such tag, or it has none). Its blobs are there. False when nothing was
     to be done. Raises FarmError: CONFLICT for a tag that holds something that can't be added to, and as Repository's methods do."""
-    document = attached.document
-    if _subject(document):
-        return _put_referrer(repository, document)
-    if not attached.attachment.tag:
-        if repository.manifest_digest(document.digest, push=True) is not None:
-            return False
-        repository.put_manifest(document, document.digest)
-        return True
+    tag = attached.attachment.tag
+    if _subject(attached.document):
+        changed = _put_referrer(repository, attached.document)
+    elif not tag and repository.manifest_digest(attached.document.digest, push=True) is None:
+        repository.put_manifest(attached.document, attached.document.digest)
+        changed = True
+    else:
+        changed = False
+    return (bool(tag) and _put_tagged(repository, attached.document, tag, current)) or changed
+
+
+def _put_tagged(repository: Repository, document: Document, tag: str, current: str | None) -> bool:
     if current == document.digest:
         return False
     if current is not None:
@@ -46,7 +50,7 @@ def put(repository: Repository, attached: Attached, current: str | None) -> bool
         if merged is None:
             return False
         document = merged
-    repository.put_manifest(document, attached.attachment.tag)
+    repository.put_manifest(document, tag)
     return True
 
 
@@ -153,5 +157,5 @@ def _subject(document: Document) -> str:
 
 def pending(repository: Repository, attached: Sequence[Attached]) -> dict[str, str | None]:
     """What is at the tags of attachments now."""
-    named = {each.attachment.tag for each in attached if each.attachment.tag and not _subject(each.document)}
+    named = {each.attachment.tag for each in attached if each.attachment.tag}
     return {tag: repository.manifest_digest(tag, push=True) for tag in sorted(named)}

@@ -372,3 +372,12 @@ def test_attachments_without_tag_or_subject_are_put_once(registry: FakeRegistry,
     assert attachments.put(place(registry), bare, None)
     assert not attachments.put(place(registry), bare, None)
     assert list(registry.manifests) == [attached.document.digest]
+
+
+def test_an_attachment_may_have_both_tag_and_subject(registry: FakeRegistry, content: Content) -> None:
+    send(registry, content)
+    referrer = next(each for each in content.attached if each.attachment.artifact_type == layouts.BUNDLE)
+    both = Attached(attachment=replace(referrer.attachment, tag="named"), document=referrer.document)
+    assert attachments.put(place(registry), both, None)
+    assert registry.tags["named"] == referrer.document.digest
+    assert not attachments.put(place(registry), both, referrer.document.digest)
