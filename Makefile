@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-dev demo test lint unit integration e2e bench proto clean
+.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,6 +15,9 @@ setup-dev:
 
 demo: setup ## build and boot a real Linux kernel on an embedded farm
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run
+
+demo-arm64: setup ## the same for arm64, cross-compiled
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run arm64
 
 test: setup-dev ## the whole test suite, with the time of each stage
 	@tools/stages lint unit integration e2e

@@ -56,7 +56,7 @@ def _words(spec: RequestSpec) -> None:
     toolchain = tables.toolchain(spec.toolchain)
     for arch in spec.arches:
         tables.arch(arch)
-        if arch not in toolchain.prefix:
+        if arch not in toolchain.targets:
             raise FarmError(Code.UNKNOWN_VALUE, f"{spec.toolchain} does not make {arch}", where="toolchain")
     for own in spec.own_flavours:
         _own_flavour(own, spec)

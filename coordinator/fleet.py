@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from kernel import tables
 from kernel.errors import Problem
 from kernel.steps import Attempt, Progress, Result, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """One worker: a node that offers `slots` attempts at a time, each with make -j`jobs`. `arches` and `toolchains` it can serve;
+    """One worker: a node that offers `slots` attempts at a time, each with make -j`jobs`. `builds`: what it can build, as
+    kernel.tables.build_name says it; `arches` and `toolchains` in that, for people;
     `boots` are those whose kernels it can boot; `sandbox` and `cgroup` say how attempts are confined; `memory_bytes` is the node's."""
 
     worker_id: str
@@ -26,6 +28,10 @@ class WorkerInfo:
     cgroup: str
     ccache: str
     boots: tuple[str, ...] = ()
+    builds: tuple[str, ...] = ()
+
+    def can_build(self, arch: str, toolchain: str) -> bool:
+        return tables.build_name(arch, toolchain) in self.builds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from kernfarm.blobs import BlobStore
 
 def split(blobs: BlobStore, inventory: str, spec: BuildSpec, workers: Iterable[WorkerInfo], longest_seconds: float) -> Plan | Problem:
     """Split for the workers that are there now. Blocks. An inventory is made from what a build printed: nothing in it may raise."""
-    able = [info for info in workers if spec.arch in info.arches and spec.toolchain in info.toolchains]
+    able = [info for info in workers if info.can_build(spec.arch, spec.toolchain)]
     slots = max(1, sum(info.slots for info in able))
     try:
         found = from_plain(plan.Inventory, json.loads(blobs.get_bytes(inventory)))

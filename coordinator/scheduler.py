@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coordinator.fleet import WorkerInfo
+from kernel import tables
 from kernel.errors import Code, Problem
 from kernel.steps import ORDER, StepKind
 
@@ -57,29 +58,40 @@ def assign(ready: Iterable[ReadyStep], workers: Sequence[WorkerInfo], busy: Mapp
 def _serves(worker: WorkerInfo, item: ReadyStep) -> bool:
     if item.kind is StepKind.BOOT:
         return item.arch in worker.boots
-    return item.arch in worker.arches and item.toolchain in worker.toolchains
+    return worker.can_build(item.arch, item.toolchain)
 
 
-def refuse(workers: Sequence[WorkerInfo], arch: str, toolchain: str, *, boot: bool = False) -> Problem | None:
-    """Why no worker could ever serve this, or None when one can. `boot`: boot it as well."""
-    if boot and workers and not any(arch in worker.boots for worker in workers):
-        return Problem(
-            code=Code.NO_WORKER,
-            message=f"no worker can boot {arch}",
-            where="arch",
-            hint="install QEMU for it on a worker (kernfarm doctor), or build without a boot test (--no-boot)",
-        )
-    if any(arch in worker.arches and toolchain in worker.toolchains for worker in workers):
-        return None
+def refuse(workers: Sequence[WorkerInfo], arch: str, toolchain: str, *, build: bool = True, boot: bool = False) -> Problem | None:
+    """Why no worker could ever do this, with everything that would make it possible, or None when one can. `boot`: boot it as well."""
     if not workers:
         return Problem(code=Code.NO_WORKER, message="the farm has no worker", hint="kernfarm workers; kernfarm up --workers 2")
-    able = ", ".join(sorted({f"{a} with {t}" for worker in workers for a in worker.arches for t in worker.toolchains})) or "nothing"
-    return Problem(code=Code.NO_WORKER, message=f"no worker can build {arch} with {toolchain}", where="arch", hint=f"possible: {able}")
+    lacks: list[str] = []
+    ways: list[str] = []
+    if build and not any(worker.can_build(arch, toolchain) for worker in workers):
+        lacks.append(f"no worker can build {arch} with {toolchain}")
+        ways += _ways_to_build(workers, arch, toolchain)
+    if boot and not any(arch in worker.boots for worker in workers):
+        lacks.append(f"no worker can boot {arch}")
+        ways.append(f"to boot it, on a worker: apt-get install {tables.arch(arch).qemu.package}; or build without a boot test (--no-boot)")
+    if not lacks:
+        return None
+    return Problem(code=Code.NO_WORKER, message="; ".join(lacks), where="arch", hint="; ".join(ways))
+
+
+def _ways_to_build(workers: Sequence[WorkerInfo], arch: str, toolchain: str) -> list[str]:
+    """Packages that would make a worker able; other toolchains that are there; what the farm can do as it is."""
+    packages = " ".join(tables.toolchain(toolchain).targets[arch].packages)
+    ways = [f"on a worker: apt-get install {packages}, then start it anew; or start a worker that has them"]
+    others = sorted(name for name in tables.names("toolchain") if any(worker.can_build(arch, name) for worker in workers))
+    ways += [f"or build it with --toolchain {name}" for name in others]
+    able = sorted({name for worker in workers for name in worker.builds})
+    return [*ways, f"possible now: {', '.join(' with '.join(name.split('/')) for name in able) or 'nothing'}"]
 
 
 def why_waiting(item: ReadyStep, workers: Sequence[WorkerInfo]) -> str:
     """For people: why a ready step does not run."""
     if item.kind is StepKind.SIGN:
         return "the signer is about to be asked"
-    problem = refuse(workers, item.arch, item.toolchain, boot=item.kind is StepKind.BOOT)
+    boot = item.kind is StepKind.BOOT
+    problem = refuse(workers, item.arch, item.toolchain, build=not boot, boot=boot)
     return problem.message if problem is not None else "all workers that can do it are busy"

@@ -98,8 +98,8 @@ def result_record(build: Build) -> dict[str, Any]:
 
 
 def results(build: Build) -> Iterator[str]:
-    """Digests of the blobs that are a build's results: what its team may download. Only from fields that workers and the signer fill, because a user
-    could write another team's digest into a name."""
+    """Digests of the blobs that are a build's results: what its team may download. Only from fields that workers and the signer fill,
+    because a user could write another team's digest into a name."""
     made = packaged(build)
     if made is not None:
         for image in made.images:

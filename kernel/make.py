@@ -26,11 +26,11 @@ def command(
 ) -> tuple[str, ...]:
     """The make command. `jobs`: make's -j, 0 for none."""
     machine, tools = tables.arch(arch), tables.toolchain(toolchain)
-    prefix = tools.prefix[arch]
+    prefix = tools.targets[arch].prefix
     words = [f"ARCH={machine.kbuild}", f"CC={prefix}{tools.cc}", f"HOSTCC={tools.hostcc}"]
     if prefix:
         words.append(f"CROSS_COMPILE={prefix}")
-    words += [f"{key}={value}" for key, value in (variables or {}).items()]
+    words += [f"{key}={value}" for key, value in {**tools.variables, **(variables or {})}.items()]
     parallel = (f"-j{jobs}",) if jobs else ()
     return ("make", "-C", SOURCE, f"O={OUT}", *parallel, *words, *goals)
 

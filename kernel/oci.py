@@ -67,7 +67,7 @@ def config(image: ImageSpec) -> Document:
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers]},
         "history": [{"created": _CREATED, "created_by": "kernfarm", "comment": layer.holds} for layer in image.layers],
     }
-    return _document(CONFIG, body)
+    return document(CONFIG, body)
 
 
 def manifest(image: ImageSpec) -> Document:
@@ -80,18 +80,30 @@ def manifest(image: ImageSpec) -> Document:
     }
     if image.annotations:
         body["annotations"] = dict(sorted(image.annotations.items()))
-    return _document(MANIFEST, body)
+    return document(MANIFEST, body)
 
 
 def index(images: Sequence[ImageSpec]) -> Document:
     """The index over images of different platforms. Each descriptor has its platform: LinuxKit crashes on one without."""
     entries = []
-    for image in sorted(images, key=lambda each: each.platform):
+    for image in images:
         system, _, machine = image.platform.partition("/")
         entries.append(manifest(image).descriptor(platform={"architecture": machine, "os": system}))
-    if len({image.platform for image in images}) != len(images):
+    return index_of(entries)
+
+
+def index_of(entries: Sequence[Mapping[str, Any]]) -> Document:
+    """The index over manifests' descriptors, in the order of their platforms. Raises ValueError for two of one platform."""
+    platforms = [platform_of(entry) for entry in entries]
+    if len(set(platforms)) != len(platforms):
         raise ValueError("two images for one platform")
-    return _document(INDEX, {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries})
+    body = {"schemaVersion": 2, "mediaType": INDEX, "manifests": sorted(entries, key=platform_of)}
+    return document(INDEX, body)
+
+
+def platform_of(entry: Mapping[str, Any]) -> str:
+    """`linux/amd64`, of a descriptor in an index."""
+    return f"{entry['platform']['os']}/{entry['platform']['architecture']}"
 
 
 def layout(top: Document, *, reference: str, attachments: Sequence[Attachment] = ()) -> dict[str, bytes]:
@@ -113,7 +125,8 @@ def _attached(attachment: Attachment) -> dict[str, Any]:
     return entry
 
 
-def _document(media_type: str, body: Mapping[str, Any]) -> Document:
+def document(media_type: str, body: Mapping[str, Any]) -> Document:
+    """A document as this project writes all of them: the same value gives the same bytes."""
     return Document(media_type=media_type, data=_json(body))
 
 

@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# Made by the link step: boot images wrap vmlinux, init and usr hold version and initramfs, certs hold keys, the others are host tools.
+# Made by the link step of each architecture: init and usr hold version and initramfs, certs hold keys, the others are host tools.
 _LINK_ONLY = ("scripts", "tools", "usr", "init", "certs", "samples")
+# Its objects become others under the same names: the link step's.
+_STUB = "drivers/firmware/efi/libstub"
 # One `make` call costs about two CPU-seconds before its first compile, so a shard has to be worth many times that.
 _SHORTEST_SECONDS = 12.0
 # More shards than slots, so that a slow worker gets fewer and the last ones are short.
@@ -33,11 +35,20 @@ class Unit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
     """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own; `detached`
-    those that kbuild enters from the top although it enters a folder above them too (arch/x86/lib beside arch/x86)."""
+    those that kbuild enters from the top although it enters a folder above them too (arch/x86/lib beside arch/x86); `link_only`
+    those of the architecture whose objects no shard may make."""
 
     units: tuple[Unit, ...]
     folders: tuple[str, ...]
     detached: tuple[str, ...] = ()
+    link_only: tuple[str, ...] = ()
+
+    def coverable(self, path: str) -> bool:
+        """Whether a shard may make this object."""
+        top, _, rest = path.partition("/")
+        if not rest or top in _LINK_ONLY or not path.endswith(".o"):
+            return False
+        return not any(path.startswith(f"{folder}/") for folder in (_STUB, *self.link_only))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +76,6 @@ class _Piece:
     weight: float
 
 
-def coverable(path: str) -> bool:
-    """Whether a shard may make this object."""
-    top, _, rest = path.partition("/")
-    if not rest or top in _LINK_ONLY:
-        return False
-    parts = path.split("/")
-    in_boot = len(parts) > 3 and parts[0] == "arch" and parts[2] in ("boot", "entry", "purgatory", "realmode", "tools")
-    return not in_boot and not path.startswith("drivers/firmware/efi/libstub/") and path.endswith(".o")
-
-
 def weight(unit: Unit) -> float:
     """CPU-seconds that compiling this object takes, guessed from its source; docs/adr/0005-inventory-by-dry-run.md says why."""
     return _SECONDS_EACH + unit.size * _SECONDS_PER_BYTE
@@ -82,7 +83,7 @@ def weight(unit: Unit) -> float:
 
 def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) -> Plan:
     """Split an inventory for a farm of `slots` (attempts at a time) into shards of at most about `longest_seconds` of CPU time."""
-    units = sorted((unit for unit in inventory.units if coverable(unit.path)), key=lambda unit: unit.path)
+    units = sorted((unit for unit in inventory.units if inventory.coverable(unit.path)), key=lambda unit: unit.path)
     total = sum(weight(unit) for unit in units)
     wanted = total / max(1, slots * _SHARDS_PER_SLOT)
     target = min(longest_seconds, max(_SHORTEST_SECONDS, wanted))
@@ -95,7 +96,7 @@ def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) ->
 def _impure(inventory: Inventory) -> Iterable[str]:
     """Folders that can't be goals as a whole, because something below them is the link step's."""
     for unit in inventory.units:
-        if not coverable(unit.path):
+        if not inventory.coverable(unit.path):
             parts = unit.path.split("/")[:-1]
             yield from ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
 

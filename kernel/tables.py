@@ -6,7 +6,7 @@ import difflib
 import functools
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 
 from kernel.codec import from_plain
@@ -16,28 +16,61 @@ OUTPUTS = ("kernel",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Emulator:
+    """How QEMU is called for an architecture: the program, the Debian package it is in, options of machine and processor, and the
+    kernel's name for the serial console that QEMU puts on its standard output."""
+
+    program: str
+    package: str
+    options: tuple[str, ...]
+    console: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arch:
-    """`kbuild` is make's ARCH, `source` the folder below arch/, `machine` what uname -m says, `platform` OCI's word, `goals` what
-    an ordinary build makes, `image_path` where it leaves the kernel image in the output tree."""
+    """`kbuild` is make's ARCH, `source` the folder below arch/, `machine` what uname -m says, `elf_machine` e_machine in its ELF files
+    (elf.h), `platform` OCI's word, `goals` what an ordinary build makes, `image_path` where it leaves the kernel image in the output
+    tree; `link_only`: folders below arch/SOURCE whose objects are the link step's; `device_trees`: the image has them, in kernel.tar."""
 
     name: str
     kbuild: str
     source: str
     machine: str
+    elf_machine: int
     platform: str
-    image_goal: str
     image_path: str
     goals: tuple[str, ...]
+    link_only: tuple[str, ...]
+    qemu: Emulator
+    device_trees: bool = False
+
+    @property
+    def link_only_folders(self) -> tuple[str, ...]:
+        """From the top of the tree."""
+        return tuple(f"arch/{self.source}/{folder}" for folder in self.link_only)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A toolchain's way to an architecture: `prefix` (CROSS_COMPILE) before the names of its programs, `flags` that the compiler needs
+    outside kbuild, `packages` of Debian's that bring it."""
+
+    prefix: str
+    packages: tuple[str, ...]
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolchain:
-    """`cc` and `hostcc` as make's CC and HOSTCC without prefix; `prefix` maps architectures to CROSS_COMPILE."""
+    """`cc` and `hostcc` as make's CC and HOSTCC without prefix; `programs` it needs besides, `{prefix}` standing for the target's;
+    `variables` more words for make; `targets` by architecture."""
 
     name: str
     cc: str
     hostcc: str
-    prefix: dict[str, str]
+    targets: dict[str, Target]
+    programs: tuple[str, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +110,24 @@ def flavour(name: str) -> Flavour:
 def compiler(arch_name: str, toolchain_name: str) -> str:
     """The C compiler's name for an architecture, with its prefix."""
     tools = toolchain(toolchain_name)
-    return tools.prefix[arch_name] + tools.cc
+    return tools.targets[arch_name].prefix + tools.cc
+
+
+def cross_command(arch_name: str, toolchain_name: str) -> tuple[str, ...]:
+    """The C compiler for user space of an architecture: its name and the flags it needs outside kbuild."""
+    return (compiler(arch_name, toolchain_name), *toolchain(toolchain_name).targets[arch_name].flags)
+
+
+def build_name(arch_name: str, toolchain_name: str) -> str:
+    """How workers say that they can build an architecture with a toolchain."""
+    return f"{arch_name}/{toolchain_name}"
+
+
+def programs(arch_name: str, toolchain_name: str) -> tuple[str, ...]:
+    """All programs that building an architecture with a toolchain takes of it, the compiler first."""
+    tools = toolchain(toolchain_name)
+    prefix = tools.targets[arch_name].prefix
+    return (prefix + tools.cc, tools.hostcc, *(name.replace("{prefix}", prefix) for name in tools.programs))
 
 
 def output(name: str) -> str:

@@ -11,20 +11,18 @@ from kernfarm import guest, process
 from kernfarm.guest import PATH, Booted
 
 
-def boot(files: Path, *, modules: tuple[str, ...] = (), extra: tuple[Path, ...] = (), timeout_seconds: float = 120.0) -> Booted:
+def boot(files: Path, *, arch: str, modules: tuple[str, ...] = (), extra: tuple[Path, ...] = (), timeout_seconds: float = 120.0) -> Booted:
     """Boot the `kernel` and `kernel.tar` in a folder, load modules of the image by name and further .ko files, power off.
 
-    Raises FarmError: MISSING_FILE (QEMU, busybox), KERNEL_DOES_NOT_BOOT with the end of the console.
+    Raises FarmError: MISSING_FILE (QEMU, a compiler), KERNEL_DOES_NOT_BOOT with the end of the console.
     """
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = Path(scratch) / "initramfs.gz"
-        initramfs.write_bytes(
-            gzip.compress(guest.make_initramfs(files / "kernel.tar", modules=modules, extra=extra, then="", home=Path(scratch)))
-        )
+        initramfs.write_bytes(gzip.compress(guest.make_initramfs(files / "kernel.tar", arch=arch, load=modules, extra=extra)))
         console: list[bytes] = []
         try:
             done = process.run(
-                guest.qemu(str(files / "kernel"), str(initramfs)),
+                guest.qemu(arch, str(files / "kernel"), str(initramfs)),
                 env={"PATH": PATH},
                 timeout_seconds=timeout_seconds,
                 on_line=console.append,
@@ -37,10 +35,9 @@ def boot(files: Path, *, modules: tuple[str, ...] = (), extra: tuple[Path, ...] 
     return guest.read_console(b"".join(console).decode(errors="replace"), seconds)
 
 
-def interactive(files: Path) -> int:
-    """Boot to a shell on this terminal; `exit` powers off. Returns QEMU's exit code."""
+def interactive(files: Path, *, arch: str) -> int:
+    """Boot to a shell on this terminal; `exit` powers off. Returns QEMU's exit code. Raises FarmError(MISSING_FILE)."""
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = Path(scratch) / "initramfs.gz"
-        data = guest.make_initramfs(files / "kernel.tar", modules=(), extra=(), then="setsid cttyhack sh", home=Path(scratch))
-        initramfs.write_bytes(gzip.compress(data))
-        return process.interactive(guest.qemu(str(files / "kernel"), str(initramfs)), env={"PATH": PATH, "TERM": "linux"})
+        initramfs.write_bytes(gzip.compress(guest.make_initramfs(files / "kernel.tar", arch=arch, load=(), shell=True)))
+        return process.interactive(guest.qemu(arch, str(files / "kernel"), str(initramfs)), env={"PATH": PATH, "TERM": "linux"})

@@ -135,6 +135,7 @@ class FarmClient:
                 "arches": list(worker.arches),
                 "toolchains": list(worker.toolchains),
                 "boots": list(worker.boots),
+                "builds": list(worker.builds),
                 **{name: getattr(worker, name) for name in names},
             }
             for worker in answer.workers

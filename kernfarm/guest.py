@@ -1,15 +1,20 @@
-"""A guest for QEMU: an initramfs of busybox and the image's modules, QEMU's command line, and what its console says."""
+"""A guest for QEMU: an initramfs of one program and the image's modules, QEMU's command line, and what its console says."""
 
 from __future__ import annotations
 
+import platform
 import shutil
-import stat
-import tarfile
+import tempfile
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
+from kernel import elf, tables
 from kernel.errors import Code, FarmError
+from kernfarm import modules, process
+from kernfarm.cpio import Cpio
 
+# What data/init.c says.
 BOOTED = "kernfarm: user space is up"
 LOADED = "kernfarm: loaded"
 DONE = "kernfarm: done"
@@ -17,27 +22,7 @@ DONE = "kernfarm: done"
 _HARMLESS = ("loop", "isofs", "vfat", "squashfs", "overlay", "fuse", "dummy", "nls_iso8859_1", "crc7", "crc_itu_t", "md5", "btrfs", "xfs")
 _MOST = 4
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-_INIT = """#!/bin/sh
-/bin/busybox mkdir -p /proc /sys /dev /tmp
-/bin/busybox --install -s /bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev 2>/dev/null
-echo "{booted}, Linux $(uname -r)"
-for module in {modules}; do
-    if modprobe "$module"; then echo "{loaded} $module"; else echo "kernfarm: failed $module"; fi
-done
-for file in /extra/*.ko; do
-    if [ -e "$file" ]; then
-        if insmod "$file"; then echo "{loaded} $(basename "$file" .ko)"; else echo "kernfarm: failed $(basename "$file" .ko)"; fi
-    fi
-done
-{then}
-echo "{done}"
-# Waits until the serial port has sent everything: a reboot would cut the last line off.
-stty sane 2>/dev/null
-reboot -f
-"""
+_MEMORY_MIB = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,57 +35,91 @@ class Booted:
     seconds: float
 
 
-def qemu(kernel: str, initramfs: str) -> tuple[str, ...]:
+def qemu(arch: str, kernel: str, initramfs: str) -> tuple[str, ...]:
     """The command that boots a kernel, console on stdout. Raises FarmError(MISSING_FILE) without QEMU."""
-    program = shutil.which("qemu-system-x86_64", path=PATH)
+    emulator = tables.arch(arch).qemu
+    program = shutil.which(emulator.program, path=PATH)
     if program is None:
-        raise FarmError(Code.MISSING_FILE, "no qemu-system-x86_64", where="boot", hint="apt-get install qemu-system-x86")
+        raise FarmError(Code.MISSING_FILE, f"no {emulator.program}", where="boot", hint=f"apt-get install {emulator.package}")
     # TCG: works everywhere, and a boot takes seconds.
-    machine = (
-        "-accel",
-        "tcg",
-        "-cpu",
-        "qemu64",
-        "-m",
-        "512",
-        "-no-reboot",
-        "-nographic",
-        "-nodefaults",
-        "-serial",
-        "stdio",
-        "-net",
-        "none",
-    )
-    return (program, *machine, "-kernel", kernel, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet")
+    machine = ("-accel", "tcg", *emulator.options, "-m", str(_MEMORY_MIB), "-no-reboot", "-nographic", "-nodefaults")
+    ports = ("-serial", "stdio", "-net", "none")
+    words = f"console={emulator.console} panic=-1 quiet"
+    return (program, *machine, *ports, "-kernel", kernel, "-initrd", initramfs, "-append", words)
 
 
 def able(arch: str) -> bool:
     """Whether this machine has what booting that architecture takes."""
-    return arch == "x86_64" and all(shutil.which(program, path=PATH) for program in ("qemu-system-x86_64", "busybox"))
+    try:
+        qemu(arch, "", "")
+        make_init(arch)
+    except FarmError:
+        return False
+    return True
 
 
-def make_initramfs(kernel_tar: Path, *, modules: tuple[str, ...], extra: tuple[Path, ...], then: str, home: Path) -> bytes:
-    """A newc cpio archive: busybox, /init, extra .ko files below /extra; and of the modules in kernel.tar those named with what they
-    depend on, or all when `then` is a shell, where any may be wanted."""
-    busybox = shutil.which("busybox", path=PATH)
-    if busybox is None:
-        raise FarmError(Code.MISSING_FILE, "no busybox", where="boot", hint="apt-get install busybox-static")
-    archive = _Cpio()
-    init = _INIT.format(booted=BOOTED, loaded=LOADED, done=DONE, modules=" ".join(modules), then=then)
-    archive.add("init", stat.S_IFREG | 0o755, init.encode())
-    archive.add("bin/busybox", stat.S_IFREG | 0o755, Path(busybox).read_bytes())
-    archive.add("bin/sh", stat.S_IFLNK | 0o777, b"busybox")
-    for path in extra:
-        archive.add(f"extra/{path.name}", stat.S_IFREG | 0o644, path.read_bytes())
-    wanted = None if then else _with_dependencies(kernel_tar, modules)
-    with tarfile.open(kernel_tar) as tar:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if member.isreg() and name.startswith("lib/modules/") and (wanted is None or ".ko" not in name or _module(name) in wanted):
-                source = tar.extractfile(member)
-                assert source is not None
-                archive.add(name, stat.S_IFREG | 0o644, source.read())
+def make_init(arch: str) -> bytes:
+    """The guest's program, compiled by the first compiler for that architecture that is here. Raises FarmError(MISSING_FILE)."""
+    said = ""
+    for name in tables.names("toolchain"):
+        if arch not in tables.toolchain(name).targets or shutil.which(tables.compiler(arch, name), path=PATH) is None:
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            source, program = Path(scratch) / "init.c", Path(scratch) / "init"
+            source.write_bytes((resources.files("kernfarm") / "data/init.c").read_bytes())
+            words = (*tables.cross_command(arch, name), "-static", "-Os", "-s", "-o", str(program), str(source))
+            done = process.run(words, env={"PATH": PATH, "LC_ALL": "C", "TMPDIR": scratch}, timeout_seconds=60)
+            if done.code == 0 and elf.machine(made := program.read_bytes()) == tables.arch(arch).elf_machine:
+                return made
+            said = done.output.decode(errors="replace").strip().rpartition("\n")[2]
+    packages = sorted({" ".join(target.packages) for target in _targets(arch)})
+    message = f"no compiler here makes a static program for {arch}" + (f": {said}" if said else "")
+    raise FarmError(Code.MISSING_FILE, message, where="boot", hint=f"apt-get install {'; or '.join(packages)}")
+
+
+def _targets(arch: str) -> list[tables.Target]:
+    toolchains = [tables.toolchain(name) for name in tables.names("toolchain")]
+    return [each.targets[arch] for each in toolchains if arch in each.targets]
+
+
+def make_initramfs(kernel_tar: Path, *, arch: str, load: tuple[str, ...], extra: tuple[Path, ...] = (), shell: bool = False) -> bytes:
+    """A newc cpio archive: /init, what it loads (modules of kernel.tar with all they need, then extra .ko files), and for a shell busybox
+    and all modules. Raises FarmError: MISSING_FILE without compiler or busybox, BAD_ARCHIVE."""
+    archive = Cpio()
+    archive.add("init", make_init(arch), mode=0o755)
+    there = modules.read(kernel_tar)
+    asked = {name.replace("-", "_"): name for name in load}
+    lines = [f"{word} {'-' if name in there.built_in else '/no-such-module'}" for name, word in asked.items() if name not in there.files]
+    order = {there.files[name]: asked.get(name, "-") for name in there.order(asked)}
+    data = modules.contents(kernel_tar, order)
+    for path, word in order.items():
+        if path in data:
+            archive.add(f"kernfarm/{path}", data[path])
+        lines.append(f"{word} /kernfarm/{path}")
+    for file in extra:
+        archive.add(f"kernfarm/extra/{file.name}", file.read_bytes())
+        lines.append(f"{file.name.removesuffix('.ko')} /kernfarm/extra/{file.name}")
+    archive.add("kernfarm/modules", "".join(f"{line}\n" for line in lines).encode())
+    if shell:
+        archive.add("bin/busybox", _busybox(arch), mode=0o755)
+        for name, content in modules.everything(kernel_tar):
+            archive.add(name, content)
     return archive.finish()
+
+
+def _busybox(arch: str) -> bytes:
+    """This machine's own, so only for guests of its own architecture."""
+    if tables.arch(arch).machine != platform.machine():
+        raise FarmError(
+            Code.MISSING_FILE,
+            f"no shell for {arch} on {platform.machine()}",
+            where="boot",
+            hint="kernfarm boot BUILD --check boots it without one",
+        )
+    path = shutil.which("busybox", path=PATH)
+    if path is None:
+        raise FarmError(Code.MISSING_FILE, "no busybox", where="boot", hint="apt-get install busybox-static")
+    return Path(path).read_bytes()
 
 
 def read_console(text: str, seconds: float) -> Booted:
@@ -121,64 +140,5 @@ def read_console(text: str, seconds: float) -> Booted:
 
 def choose(kernel_tar: Path) -> tuple[str, ...]:
     """Modules of an image that load on any machine, the first few of those known to."""
-    there = {_module(path) for path in _dependencies(kernel_tar)}
+    there = modules.read(kernel_tar).files
     return tuple(name for name in _HARMLESS if name in there)[:_MOST]
-
-
-def _with_dependencies(kernel_tar: Path, modules: tuple[str, ...]) -> set[str]:
-    dependencies = {_module(path): [_module(each) for each in needs] for path, needs in _dependencies(kernel_tar).items()}
-    found: set[str] = set()
-    queue = [name.replace("-", "_") for name in modules]
-    while queue:
-        name = queue.pop()
-        if name not in found:
-            found.add(name)
-            queue += dependencies.get(name, [])
-    return found
-
-
-def _dependencies(kernel_tar: Path) -> dict[str, list[str]]:
-    """modules.dep: each module's path, and the paths of those it needs (depmod(8))."""
-    with tarfile.open(kernel_tar) as tar:
-        for member in tar:
-            if member.isreg() and member.name.endswith("/modules.dep"):
-                source = tar.extractfile(member)
-                assert source is not None
-                lines = source.read().decode(errors="replace").splitlines()
-                return {path: needs.split() for path, _, needs in (line.partition(":") for line in lines)}
-    return {}
-
-
-def _module(path: str) -> str:
-    """`vfat` of kernel/fs/fat/vfat.ko; names of modules have no dashes."""
-    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
-
-
-class _Cpio:
-    """The kernel's initramfs format (Documentation/driver-api/early-userspace/buffer-format.rst)."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._folders: set[str] = set()
-        self._inode = 0
-
-    def add(self, name: str, mode: int, content: bytes) -> None:
-        parts = name.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            folder = "/".join(parts[:depth])
-            if folder not in self._folders:
-                self._folders.add(folder)
-                self._entry(folder, stat.S_IFDIR | 0o755, b"")
-        self._entry(name, mode, content)
-
-    def finish(self) -> bytes:
-        self._entry("TRAILER!!!", 0, b"")
-        return bytes(self._data)
-
-    def _entry(self, name: str, mode: int, content: bytes) -> None:
-        self._inode += 1
-        encoded = name.encode() + b"\0"
-        fields = (self._inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
-        self._data += b"070701" + b"".join(f"{value:08x}".encode() for value in fields) + encoded
-        self._data += b"\0" * (-len(self._data) % 4) + content
-        self._data += b"\0" * (-len(self._data) % 4)

@@ -29,6 +29,19 @@ def finish(folder: Path, index: str, *, reference: str, attachments: Sequence[At
         (folder / name).write_bytes(content)
 
 
+def unite(folder: Path, indexes: Sequence[str]) -> str:
+    """Write one index over the images of several indexes whose blobs are there; its digest. `finish` makes it the layout's.
+
+    Raises FarmError: INVALID_ARGUMENT for two images of one platform, as extract."""
+    entries = [entry for digest in indexes for entry in json.loads(_read(folder, digest))["manifests"]]
+    try:
+        top = oci.index_of(entries)
+    except ValueError as error:
+        raise FarmError(Code.INVALID_ARGUMENT, str(error), where=str(folder), hint="fetch each into a folder of its own") from error
+    blob_path(folder, top.digest).write_bytes(top.data)
+    return top.digest
+
+
 def extract(folder: Path, platform: str, to: Path) -> list[str]:
     """The files of the image for a platform, into a folder; all digests checked. Raises FarmError(BAD_DIGEST, MISSING_FILE)."""
     try:

@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 
 from kernel import tables
-from kernel.errors import FarmError
-from kernfarm import guest, process
+from kernfarm import compilers, guest, process
 from worker import toolchain
 from worker.ccache import find_binary
 from worker.node import Node
@@ -29,13 +28,12 @@ class Facts:
     cgroup: str
     ccache: str
     boots: tuple[str, ...]
+    builds: tuple[str, ...]
 
 
 def facts(node: Node) -> Facts:
-    """Toolchains whose compilers run here, and the architectures that one of them serves."""
-    able = {
-        (arch, name) for name in tables.names("toolchain") for arch in tables.toolchain(name).prefix if _runs(tables.compiler(arch, name))
-    }
+    """What can be built here, with which toolchains; architectures that can be booted."""
+    able = compilers.buildable()
     return Facts(
         name=node.settings.name,
         arches=tuple(sorted({arch for arch, _ in able})),
@@ -47,15 +45,8 @@ def facts(node: Node) -> Facts:
         cgroup=node.cgroups.describe(),
         ccache=_ccache() if node.settings.compile_cache else "off",
         boots=tuple(arch for arch in tables.names("arch") if guest.able(arch)),
+        builds=tuple(tables.build_name(arch, name) for arch, name in able),
     )
-
-
-def _runs(compiler: str) -> bool:
-    try:
-        path = toolchain.locate(compiler)
-        return process.run((str(path), "--version"), env=_ENV, timeout_seconds=20).code == 0
-    except FarmError:
-        return False
 
 
 def _ccache() -> str:

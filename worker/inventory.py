@@ -59,15 +59,17 @@ def _plausible(path: str) -> bool:
     return len(parts) - 1 <= _DEEPEST and ".." not in parts
 
 
-def inventory(objects: list[str], tree: Path, tops: Sequence[str] = ()) -> Inventory:
-    """Objects with the sizes of their sources, and the folders that can be goals. Raises FarmError(INTERNAL) when there is nothing."""
+def inventory(objects: list[str], tree: Path, tops: Sequence[str] = (), link_only: tuple[str, ...] = ()) -> Inventory:
+    """Objects with the sizes of their sources, and the folders that can be goals; `link_only` as in Inventory.
+
+    Raises FarmError(INTERNAL) when there is nothing."""
     if not objects:
         raise FarmError(Code.INTERNAL, "the dry run announced nothing to compile", where="inventory")
     parents = _parents(objects, tree)
     folders = sorted(folder for folder in parents if any(_size(tree, f"{folder}/{name}") for name in ("Kbuild", "Makefile")))
     units = tuple(Unit(path=path, size=_source_size(tree, path)) for path in sorted(objects))
     detached = sorted(top for top in tops if any(top.startswith(f"{other}/") for other in tops))
-    return Inventory(units=units, folders=tuple(folders), detached=tuple(detached))
+    return Inventory(units=units, folders=tuple(folders), detached=tuple(detached), link_only=link_only)
 
 
 def _parents(objects: list[str], tree: Path) -> list[str]:

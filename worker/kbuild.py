@@ -119,8 +119,7 @@ class Place:
 
 
 def _compilers(arch: str, toolchain: str) -> tuple[str, ...]:
-    tools = tables.toolchain(toolchain)
-    return tuple(dict.fromkeys((tools.prefix[arch] + tools.cc, tools.hostcc)))
+    return tuple(dict.fromkeys((tables.compiler(arch, toolchain), tables.toolchain(toolchain).hostcc)))
 
 
 @contextlib.contextmanager

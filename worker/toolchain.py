@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
-from kernfarm import process
+from kernfarm import compilers, process
 
-SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+SEARCH_PATH = compilers.PATH
 _ENV = {"PATH": SEARCH_PATH, "LC_ALL": "C"}
 _PROGRAMS = ("cc1", "as", "collect2", "lto1")
 _LIBRARY = re.compile(rb"(/[^\s()]+)")
+_LIB = Path("/usr/lib")
 _SYSTEM_HEADERS = (Path("/usr/include"), Path("/usr/local/include"))
 
 
@@ -53,7 +54,10 @@ def inputs(compilers: Iterable[str], headers: Iterable[Path] = _SYSTEM_HEADERS) 
 
 def newest_header() -> int:
     """Time (unix seconds, rounded up) of the newest header that host programs may include: objects made from it must be newer."""
-    folders = (*_SYSTEM_HEADERS, *Path("/usr/lib/gcc").glob("*/*/include"))
+    compilers = (
+        path for pattern in ("gcc/*/*/include", "gcc-cross/*/*/include", "llvm-*/lib/clang/*/include") for path in _LIB.glob(pattern)
+    )
+    folders = (*_SYSTEM_HEADERS, *compilers)
     return 1 + int(max((path.stat().st_mtime for folder in folders for path in _headers(folder)), default=0.0))
 
 

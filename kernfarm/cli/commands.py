@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from kernfarm.cli.output import Output
 from kernfarm.cli.progress import follow
 from kernfarm.client import BuildInfo, FarmClient
 
+LINUXKIT = "docker.io/linuxkit/kernel"
 _ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -191,27 +192,43 @@ async def workers(words: argparse.Namespace, client: FarmClient, out: Output) ->
     return 0
 
 
-async def fetch(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
-    """The image as an OCI layout, and the result record."""
-    info = await _finished(client, words.build)
-    await fetch_to(client, info, words.to)
-    out.data({"layout": str(words.to), "image": info["images"][0]["index"]} if out.json_mode else str(words.to))
-    return 0
+async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Path, *, repository: str = LINUXKIT) -> str:
+    """One layout with one index over builds of one kernel for different architectures, and result-ARCH.json of each; of a single build
+    as fetch_to. Returns the index's digest. Raises FarmError(INVALID_ARGUMENT) for builds that don't belong together."""
+    if len(infos) == 1:
+        await fetch_to(client, infos[0], to, repository=repository)
+        return str(infos[0]["images"][0]["index"])
+    if len(releases := sorted({info["release"] for info in infos})) > 1:
+        message = f"builds of different kernels are no one image: {', '.join(releases)}"
+        raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
+    for info in infos:
+        await fetch_to(client, info, to, repository=repository)
+        (to / "result.json").rename(to / f"result-{info['arch']}.json")
+    index = layout.unite(to, [info["images"][0]["index"] for info in infos])
+    attachments = [attachment for info in infos for attachment in _attachments(info)]
+    layout.finish(to, index, reference=_reference(infos[0], repository), attachments=attachments)
+    return index
 
 
-async def fetch_to(client: FarmClient, info: BuildInfo, to: Path) -> None:
-    """Write layout and result.json into a folder; blobs that are there and whole are not fetched again."""
+async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = LINUXKIT) -> None:
+    """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    attachments = tuple(from_plain(Attachment, each) for each in info["attachments"])
     for blob in [*image["blobs"], *(blob for each in info["attachments"] for blob in (each["manifest"], *each["blobs"]))]:
         path = layout.blob_path(to, blob["digest"])
         if await asyncio.to_thread(_digest, path) != blob["digest"]:
             await client.download(blob["digest"], path)
-    reference = f"docker.io/linuxkit/kernel:{info['release'].removesuffix('-linuxkit')}"
-    layout.finish(to, image["index"], reference=reference, attachments=attachments)
+    layout.finish(to, image["index"], reference=_reference(info, repository), attachments=_attachments(info))
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+
+
+def _reference(info: BuildInfo, repository: str) -> str:
+    return f"{repository}:{info['release'].replace('-linuxkit', '', 1)}"
+
+
+def _attachments(info: BuildInfo) -> list[Attachment]:
+    return [from_plain(Attachment, each) for each in info["attachments"]]
 
 
 def _digest(path: Path) -> str:
@@ -225,15 +242,15 @@ def _digest(path: Path) -> str:
 
 async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
     """Boot it: to a shell on a terminal; with --check without one, printing what was seen."""
-    info = await _finished(client, words.build)
+    info = await finished(client, words.build)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         await fetch_to(client, info, folder / "layout")
         layout.extract(folder / "layout", info["images"][0]["platform"], folder)
         if not words.check and out.live:
-            return await asyncio.to_thread(boot.interactive, folder)
+            return await asyncio.to_thread(lambda: boot.interactive(folder, arch=info["arch"]))
         modules = tuple(words.module or ())
-        seen = await asyncio.to_thread(lambda: boot.boot(folder, modules=modules, timeout_seconds=words.timeout))
+        seen = await asyncio.to_thread(lambda: boot.boot(folder, arch=info["arch"], modules=modules, timeout_seconds=words.timeout))
         missing = [module for module in modules if module not in seen.loaded]
         if out.json_mode:
             out.data({"release": seen.release, "loaded": list(seen.loaded), "seconds": round(seen.seconds, 1), "console": seen.console})
@@ -245,7 +262,8 @@ async def boot_build(words: argparse.Namespace, client: FarmClient, out: Output)
     return 0
 
 
-async def _finished(client: FarmClient, build_id: str) -> BuildInfo:
+async def finished(client: FarmClient, build_id: str) -> BuildInfo:
+    """A build that has an image. Raises FarmError(INVALID_ARGUMENT) for others."""
     info = await client.get(build_id)
     if info["state"] != "succeeded":
         raise FarmError(Code.INVALID_ARGUMENT, f"the build is {info['state']}, it has no image", where=build_id, hint="kernfarm show it")

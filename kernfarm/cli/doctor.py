@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kernel import tables
 from kernel.errors import FarmError
-from kernfarm import process
+from kernfarm import compilers, guest, process
+from kernfarm.request import Draft
 
 MINIMAL_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _TREE_BYTES = 8 << 30
@@ -18,7 +21,7 @@ _TREE_BYTES = 8 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing looked at: `ok`, what was found, what it is needed for, and the mend when it is missing."""
+    """One thing looked at: `ok` (there, or not needed by all), what was found, what it is needed for, and the mend when it is missing."""
 
     name: str
     ok: bool
@@ -56,16 +59,13 @@ PROGRAMS = (
     Program(name="apt-get", package="apt", needed_for="worker: debian sources"),
     Program(name="dpkg-deb", package="dpkg", needed_for="worker: debian sources"),
     Program(name="make", package="make", needed_for="worker: kernel builds"),
-    Program(name="gcc-12", package="gcc-12", needed_for="worker: kernel builds"),
-    Program(name="ld", package="binutils", needed_for="worker: kernel builds"),
     Program(name="flex", package="flex", needed_for="worker: kernel builds"),
     Program(name="bison", package="bison", needed_for="worker: kernel builds"),
     Program(name="bc", package="bc", needed_for="worker: kernel builds"),
     Program(name="cpio", package="cpio", needed_for="worker: kernel builds"),
     Program(name="rsync", package="rsync", needed_for="worker: kernel headers"),
     Program(name="depmod", package="kmod", needed_for="worker: modules"),
-    Program(name="qemu-system-x86_64", package="qemu-system-x86", needed_for="kernfarm boot"),
-    Program(name="busybox", package="busybox-static", needed_for="kernfarm boot"),
+    Program(name="busybox", package="busybox-static", needed_for="kernfarm boot: a shell"),
 )
 HEADERS = (Header(name="openssl/opensslv.h", package="libssl-dev"), Header(name="gelf.h", package="libelf-dev"))
 _INCLUDE = Path("/usr/include")
@@ -74,7 +74,8 @@ _INCLUDE = Path("/usr/include")
 def examine(state_dir: Path) -> list[Finding]:
     """Look at everything; order is the order of the report."""
     checks: list[Callable[[], Finding]] = [_venv, _user_namespaces, _cgroups, lambda: _disk(state_dir)]
-    return [_program(program) for program in PROGRAMS] + [_header(header) for header in HEADERS] + [check() for check in checks]
+    things = [_program(program) for program in PROGRAMS] + [_header(header) for header in HEADERS]
+    return things + _toolchains() + _guests() + [check() for check in checks]
 
 
 def as_plain(findings: list[Finding]) -> list[dict[str, object]]:
@@ -103,6 +104,45 @@ def _header(header: Header) -> Finding:
         needed_for="worker: kernel builds",
         mend="" if there else f"apt-get install {header.package}",
     )
+
+
+def _toolchains() -> list[Finding]:
+    """Compiling for this machine's own architecture is needed; other architectures and toolchains are what a worker can have more."""
+    found = []
+    for name in tables.names("toolchain"):
+        for arch, target in sorted(tables.toolchain(name).targets.items()):
+            here = compilers.works(arch, name)
+            found.append(
+                Finding(
+                    name=f"{arch} with {name}",
+                    ok=here or not (_native(arch) and name == Draft().toolchain),
+                    found="works" if here else "missing",
+                    needed_for=f"worker: kernels for {arch}",
+                    mend="" if here else f"apt-get install {' '.join(target.packages)}",
+                )
+            )
+    return found
+
+
+def _guests() -> list[Finding]:
+    found = []
+    for name in tables.names("arch"):
+        here = guest.able(name)
+        packages = (tables.arch(name).qemu.package, *tables.toolchain(Draft().toolchain).targets[name].packages)
+        found.append(
+            Finding(
+                name=f"{name} in QEMU",
+                ok=here or not _native(name),
+                found="works" if here else "missing",
+                needed_for="boot tests, kernfarm boot",
+                mend="" if here else f"apt-get install {' '.join(packages)}",
+            )
+        )
+    return found
+
+
+def _native(arch: str) -> bool:
+    return tables.arch(arch).machine == platform.machine()
 
 
 def _venv() -> Finding:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel.errors import Code, FarmError
 from kernfarm import credentials
-from kernfarm.cli import commands, commands_token, doctor, embedded, verifying
+from kernfarm.cli import commands, commands_token, doctor, embedded, publishing, verifying
 from kernfarm.cli.output import Output
 from kernfarm.client import FarmClient
 from kernfarm.credentials import Places
@@ -85,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     _one(verbs, remote, "cancel", "stop a build")
     retry = _one(verbs, remote, "retry", "go on with a failed or cancelled build")
     retry.add_argument("--detach", action="store_true")
-    fetch = _one(verbs, remote, "fetch", "the image as an OCI layout, with result.json")
-    fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
+    publishing.add_fetch(verbs.add_parser("fetch", parents=[remote], help="images to a folder, a registry, a Docker engine"))
+    publishing.add_push(verbs.add_parser("push", parents=[common], help="OCI layouts that were fetched, to a registry; asks no farm"))
     boot = _one(verbs, remote, "boot", "boot it in QEMU, to a shell")
     boot.add_argument("--check", action="store_true", help="no shell: boot, load --module, power off")
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
@@ -114,7 +114,7 @@ _REMOTE: dict[str, Verb] = {
     "logs": commands.logs,
     "cancel": commands.cancel,
     "retry": commands.retry,
-    "fetch": commands.fetch,
+    "fetch": publishing.fetch,
     "boot": commands.boot_build,
     "workers": commands.workers,
 }
@@ -131,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
             return embedded.run(plan, lambda address: out.say(f"the farm serves on {address}; Ctrl-C stops it"))
         if words.verb == "verify":
             return verifying.run(words, out)
+        if words.verb == "push":
+            return publishing.run_push(words, out)
         if words.verb == "doctor":
             return _doctor(words, out)
         if words.verb == "token":

@@ -231,7 +231,7 @@ class Build(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., source: _Optional[str] = ..., arch: _Optional[str] = ..., flavour: _Optional[str] = ..., toolchain: _Optional[str] = ..., release: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., problem: _Optional[_Union[Problem, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., objects_done: _Optional[int] = ..., objects_planned: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ...) -> None: ...
 
 class Worker(_message.Message):
-    __slots__ = ("worker_id", "name", "arches", "toolchains", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots")
+    __slots__ = ("worker_id", "name", "arches", "toolchains", "slots", "busy", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots", "builds")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
@@ -244,6 +244,7 @@ class Worker(_message.Message):
     CGROUP_FIELD_NUMBER: _ClassVar[int]
     CCACHE_FIELD_NUMBER: _ClassVar[int]
     BOOTS_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     name: str
     arches: _containers.RepeatedScalarFieldContainer[str]
@@ -256,7 +257,8 @@ class Worker(_message.Message):
     cgroup: str
     ccache: str
     boots: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_id: _Optional[str] = ..., name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., busy: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ...) -> None: ...
+    builds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., busy: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ..., builds: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SubmitBuildsRequest(_message.Message):
     __slots__ = ("spec", "request_id", "clean")

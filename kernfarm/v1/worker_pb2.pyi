@@ -336,7 +336,7 @@ class Failed(_message.Message):
     def __init__(self, usage: _Optional[_Union[Usage, _Mapping]] = ..., problem: _Optional[_Union[_build_service_pb2.Problem, _Mapping]] = ...) -> None: ...
 
 class WorkerFacts(_message.Message):
-    __slots__ = ("name", "arches", "toolchains", "slots", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots")
+    __slots__ = ("name", "arches", "toolchains", "slots", "jobs", "memory_bytes", "sandbox", "cgroup", "ccache", "boots", "builds")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ARCHES_FIELD_NUMBER: _ClassVar[int]
     TOOLCHAINS_FIELD_NUMBER: _ClassVar[int]
@@ -347,6 +347,7 @@ class WorkerFacts(_message.Message):
     CGROUP_FIELD_NUMBER: _ClassVar[int]
     CCACHE_FIELD_NUMBER: _ClassVar[int]
     BOOTS_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     arches: _containers.RepeatedScalarFieldContainer[str]
     toolchains: _containers.RepeatedScalarFieldContainer[str]
@@ -357,4 +358,5 @@ class WorkerFacts(_message.Message):
     cgroup: str
     ccache: str
     boots: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ...) -> None: ...
+    builds: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., arches: _Optional[_Iterable[str]] = ..., toolchains: _Optional[_Iterable[str]] = ..., slots: _Optional[int] = ..., jobs: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., sandbox: _Optional[str] = ..., cgroup: _Optional[str] = ..., ccache: _Optional[str] = ..., boots: _Optional[_Iterable[str]] = ..., builds: _Optional[_Iterable[str]] = ...) -> None: ...

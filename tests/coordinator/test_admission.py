@@ -27,6 +27,7 @@ WORKER = WorkerInfo(
     cgroup="v2",
     ccache="4",
     boots=("x86_64",),
+    builds=("x86_64/gcc-12",),
 )
 ABSENT = digest.of_bytes(b"never uploaded")
 GIT = RequestSpec(source=SourceSpec(kind=SourceKind.GIT, ref="https://example.org/linux.git@v6.1"), arches=("x86_64",))
@@ -166,3 +167,13 @@ def test_no_worker_that_can_boot_it_is_refused_unless_no_boot_is_wanted(blobs: B
         admission.check(GIT, blobs, [without])
     assert caught.value.problem.code is Code.NO_WORKER
     admission.check(replace(GIT, skip_boot=True), blobs, [without])
+
+
+def test_an_architecture_that_no_worker_can_build_is_refused_with_what_would_make_it_possible(blobs: BlobStore) -> None:
+    problem = refused(replace(GIT, arches=("x86_64", "arm64")), blobs)
+    assert (problem.code, problem.where) == (Code.NO_WORKER, "arch")
+    assert "arm64 with gcc-12" in problem.message
+    for package in ("gcc-12-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-system-arm"):
+        assert package in problem.hint
+    able = replace(WORKER, builds=("arm64/gcc-12", "x86_64/gcc-12"), boots=("arm64", "x86_64"))
+    admission.check(replace(GIT, arches=("x86_64", "arm64")), blobs, [able])

@@ -25,6 +25,7 @@ def worker(name: str, *, slots: int = 1, arch: str = "x86_64") -> WorkerInfo:
         cgroup="c",
         ccache="1",
         boots=(arch,),
+        builds=(f"{arch}/gcc-12",),
     )
 
 
@@ -126,11 +127,27 @@ def test_load_is_spread() -> None:
     assert {choice.worker_id for choice in chosen} == {"a", "b"}
 
 
-def test_what_no_worker_can_do_is_refused_with_what_could_be() -> None:
-    problem = refuse([worker("a")], "arm64", "gcc-12")
+def test_a_worker_with_both_words_but_not_together_can_not_build_it() -> None:
+    """Clang makes arm64 wherever it is; gcc does only with the cross compiler."""
+    there = replace(worker("a"), arches=("arm64", "x86_64"), toolchains=("clang-14", "gcc-12"), builds=("arm64/clang-14", "x86_64/gcc-12"))
+    assert assign([step("s", arch="arm64")], [there], {}) == []
+    assert refuse([there], "arm64", "gcc-12") is not None
+    assert refuse([there], "arm64", "clang-14") is None
+
+
+def test_what_no_worker_can_do_is_refused_with_all_that_would_make_it_possible() -> None:
+    problem = refuse([replace(worker("a"), builds=("arm64/clang-14", "x86_64/gcc-12"))], "arm64", "gcc-12", boot=True)
     assert problem is not None
     assert problem.code is Code.NO_WORKER
-    assert "x86_64 with gcc-12" in problem.hint
+    assert problem.message == "no worker can build arm64 with gcc-12; no worker can boot arm64"
+    for way in (
+        "apt-get install gcc-12 gcc-12-aarch64-linux-gnu libc6-dev-arm64-cross",
+        "--toolchain clang-14",
+        "apt-get install qemu-system-arm",
+        "--no-boot",
+        "possible now: arm64 with clang-14, x86_64 with gcc-12",
+    ):
+        assert way in problem.hint
     assert refuse([worker("a")], "x86_64", "gcc-12") is None
     empty = refuse([], "x86_64", "gcc-12")
     assert empty is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import shutil
@@ -15,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.plain import PlainBuild, plain_make
-from coordinator.events import Succeeded
-from coordinator.journal import Journal
-from kernel.steps import LinkResult, Tree
+from bench.plain import plain_make
+from kernel.steps import Tree
 from kernfarm import boot, layout, process, request
 from kernfarm.cli import commands
 from kernfarm.cli.embedded import EmbeddedFarm, Plan
@@ -26,20 +23,14 @@ from kernfarm.client import BuildInfo, FarmClient
 from kernfarm.request import Draft
 from tests import faults
 from tests.homes import make_home
-from worker import archive, layers
+from tests.kernels import linked as linked_layer
+from tests.kernels import make_hello, sha
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
 DRAFT = Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",))
-HELLO = """#include <linux/module.h>
-static int __init hello_init(void) { pr_info("hello from a module\\n"); return 0; }
-static void __exit hello_exit(void) { }
-module_init(hello_init);
-module_exit(hello_exit);
-MODULE_LICENSE("GPL");
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +86,13 @@ def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
     ) as plain:
         out = plain.out
         assert (out / ".config").read_bytes() == config.read_bytes()
-        assert _sha(out / "arch/x86/boot/bzImage") == _sha(built.files / "kernel")
-        assert _sha(out / "System.map") == _sha(built.files / "System.map")
-        linked = _linked(plain, built)
+        assert sha(out / "arch/x86/boot/bzImage") == sha(built.files / "kernel")
+        assert sha(out / "System.map") == sha(built.files / "System.map")
+        linked = linked_layer(plain, built.home / "farm")
         names = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
         assert len(names) >= 10
         for name in ("vmlinux", "Module.symvers", *names):
-            assert _sha(out / name) == _sha(linked / name), name
+            assert sha(out / name) == sha(linked / name), name
     steps = built.record["steps"]
     assert isinstance(steps, list)
     link = next(step for step in steps if step["key"] == "link")
@@ -113,38 +104,16 @@ def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
     assert built.record["objects_compiled"] == len(plain.compiled), "something was compiled twice, or not at all"
 
 
-def _linked(plain: PlainBuild, built: Built) -> Path:
-    """The link step's layer, found in the coordinator's journal."""
-    copy = plain.scratch / "journal.sqlite"
-    shutil.copyfile(built.home / "farm/coordinator/journal.sqlite", copy)
-    if (wal := built.home / "farm/coordinator/journal.sqlite-wal").exists():
-        shutil.copyfile(wal, plain.scratch / "journal.sqlite-wal")
-    journal = Journal(f"sqlite:///{copy}")
-    results = [event.result for event in journal.read() if isinstance(event, Succeeded)]
-    journal.close()
-    layer = next(result.layer for result in results if isinstance(result, LinkResult))
-    folder = archive.make_folder(plain.scratch / "linked", plain.context.sandbox)
-    layers.unpack(plain.context, layer, folder, name="linked layer")
-    return folder
-
-
-def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def test_kernel_dev_alone_makes_a_module_and_the_image_boots_and_loads_it(built: Built, tmp_path: Path) -> None:
     with tarfile.open(built.files / "kernel-dev.tar") as tar:
         tar.extractall(tmp_path, filter="data")
     (headers,) = (tmp_path / "usr/src").iterdir()
     assert headers.name == f"linux-headers-{built.info['release']}"
-    module = tmp_path / "hello"
-    module.mkdir()
-    (module / "hello.c").write_text(HELLO)
-    (module / "Makefile").write_text("obj-m := hello.o\n")
+    module = make_hello(tmp_path / "hello")
     env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     done = process.run(("make", "-C", str(headers), f"M={module}", "CC=gcc-12", "modules"), env=env, timeout_seconds=120)
     assert done.code == 0, done.output.decode()
-    booted = boot.boot(built.files, modules=MODULES, extra=(module / "hello.ko",), timeout_seconds=120)
+    booted = boot.boot(built.files, arch="x86_64", modules=MODULES, extra=(module / "hello.ko",), timeout_seconds=120)
     assert booted.release == built.info["release"]
     assert set(booted.loaded) == {*MODULES, "hello"}
 

@@ -50,6 +50,7 @@ WORKER = WorkerInfo(
     cgroup="none",
     ccache="off",
     boots=("x86_64",),
+    builds=("x86_64/gcc-12",),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel import elf
 from tests.fakes import fake_linux
 from worker.inventory import DryRun, inventory
 
@@ -26,9 +28,10 @@ class Kernel:
     source: Path
     out: Path
     version: str = "1"
+    words: tuple[str, ...] = ("ARCH=x86_64", "CC=gcc-12", "HOSTCC=gcc-12")
 
     def run(self, *goals: str) -> subprocess.CompletedProcess[bytes]:
-        argv = ["make", "-C", str(self.source), f"O={self.out}", "-j2", "ARCH=x86_64", "CC=gcc-12", "HOSTCC=gcc-12", *goals]
+        argv = ["make", "-C", str(self.source), f"O={self.out}", "-j2", *self.words, *goals]
         env = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "KBUILD_BUILD_VERSION": self.version, **NAMES}
         return subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
 
@@ -64,6 +67,18 @@ def test_a_build_has_what_a_kernel_has(kernel: Kernel) -> None:
     assert (kernel.out / "arch/x86/boot/bzImage").read_bytes()[0x202:0x206] == b"HdrS"
     assert kernel.make("-s", "--no-print-directory", "kernelrelease") == b"6.1.999\n"
     assert kernel.compiled(*GOALS) == set()
+
+
+def test_an_arm64_build_has_what_an_arm64_kernel_has(kernel: Kernel, tmp_path: Path) -> None:
+    prefix = "aarch64-linux-gnu-"
+    kernel = replace(kernel, words=("ARCH=arm64", f"CC={prefix}gcc-12", "HOSTCC=gcc-12", f"CROSS_COMPILE={prefix}"))
+    kernel.configure()
+    kernel.make("Image.gz", "modules", "dtbs")
+    assert {elf.machine((kernel.out / name).read_bytes()) for name in ("vmlinux", "fs/fakefs.ko")} == {183}
+    assert gzip.decompress((kernel.out / "arch/arm64/boot/Image.gz").read_bytes()).count(b"Linux version 6.1.999") == 1
+    kernel.make("dtbs_install", f"INSTALL_DTBS_PATH={tmp_path}/dtb")
+    assert (tmp_path / "dtb/fake/board.dtb").is_file()
+    assert kernel.compiled("Image.gz", "modules", "dtbs") == set()
 
 
 def test_config_goals(kernel: Kernel) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import tarfile
 import time
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from kernel import elf, tables
 from kernel.errors import Code, FarmError
 from kernfarm import layout, process, request
 from kernfarm.cli import commands
@@ -100,6 +102,29 @@ def test_the_key_is_the_signers_alone(farm: EmbeddedFarm) -> None:
     owner = psutil.Process(farm.services["signer"].pid).uids().effective
     assert (key.stat().st_uid, key.stat().st_mode & 0o777) == (owner, 0o600)
     assert os.geteuid() != 0 or owner != 0, farm.log_of("signer").read_text()
+
+
+async def test_one_request_for_two_architectures_gives_one_image(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
+    prepared = request.prepare(replace(draft, arch=("x86_64", "arm64")))
+    async with FarmClient(farm.address, farm.credentials) as client:
+        builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
+        infos = [await end(client, build["id"]) for build in builds]
+        assert [(info["arch"], info["state"]) for info in infos] == [("x86_64", "succeeded"), ("arm64", "succeeded")]
+        index = await commands.fetch_together(client, infos, tmp_path / "image")
+    top = json.loads((tmp_path / "image/index.json").read_text())["manifests"]
+    assert [entry["digest"] for entry in top] == [index]
+    for arch in (tables.arch("x86_64"), tables.arch("arm64")):
+        files = tmp_path / arch.name
+        files.mkdir()
+        layout.extract(tmp_path / "image", arch.platform, files)
+        with tarfile.open(files / "kernel.tar") as tar:
+            members = {member.name: member for member in tar}
+            modules = [tar.extractfile(member) for name, member in members.items() if name.endswith(".ko")]
+            assert {elf.machine(module.read(20)) for module in modules if module} == {arch.elf_machine}
+            assert ("./boot/dtb/fake/board.dtb" in members) is arch.device_trees
+        record = json.loads((tmp_path / f"image/result-{arch.name}.json").read_text())
+        assert next(step for step in record["steps"] if step["key"] == "link")["unplanned"] == []
+        assert f"ARCH={arch.kbuild} " in record["reproduce"]
 
 
 async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm, draft: Draft) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel.plan import Inventory, Unit, coverable, plan
+from kernel import tables
+from kernel.plan import Inventory, Unit, plan
 
 FOLDERS = (
     "kernel",
@@ -36,7 +38,7 @@ units = st.lists(
 
 
 def inventory(found: list[Unit]) -> Inventory:
-    return Inventory(units=tuple(found), folders=tuple(sorted(HAVE_MAKEFILE)))
+    return Inventory(units=tuple(found), folders=tuple(sorted(HAVE_MAKEFILE)), link_only=("arch/x86/boot",))
 
 
 def made_by(goal: str, found: list[Unit]) -> list[str]:
@@ -50,7 +52,7 @@ def made_by(goal: str, found: list[Unit]) -> list[str]:
 def test_each_coverable_object_is_in_exactly_one_shard(found: list[Unit], slots: int) -> None:
     made = plan(inventory(found), slots=slots)
     objects = [path for shard in made.shards for goal in shard.goals for path in made_by(goal, found)]
-    assert sorted(objects) == sorted(unit.path for unit in found if coverable(unit.path))
+    assert sorted(objects) == sorted(unit.path for unit in found if inventory(found).coverable(unit.path))
     assert made.covered == len(objects) == sum(shard.objects for shard in made.shards)
     assert made.covered + made.link_only == len(found)
 
@@ -62,7 +64,7 @@ def test_folders_are_goals_only_where_kbuild_can_make_them(found: list[Unit], sl
         for goal in shard.goals:
             if goal.endswith("/"):
                 assert goal.rstrip("/") in HAVE_MAKEFILE
-                assert all(coverable(path) for path in made_by(goal, found))
+                assert all(inventory(found).coverable(path) for path in made_by(goal, found))
 
 
 @given(found=units, slots=st.integers(1, 9), seed=st.integers())
@@ -97,8 +99,8 @@ def test_what_only_the_link_step_may_make() -> None:
         "certs/system_keyring.o",
         "vmlinux.o",
     ):
-        assert not coverable(path)
-    assert coverable("arch/x86/kernel/setup.o")
+        assert not inventory([]).coverable(path)
+    assert inventory([]).coverable("arch/x86/kernel/setup.o")
 
 
 def test_no_shard_is_much_longer_than_the_longest_allowed() -> None:
@@ -116,3 +118,12 @@ def test_a_detached_folder_is_never_cut_into_objects() -> None:
     assert goals == ["arch/x86/lib/"]
     assert "arch/x86/mm/f0.o" in {goal for shard in made.shards for goal in shard.goals}
     assert sum(shard.objects for shard in made.shards) == 60
+
+
+def test_what_is_left_to_the_link_step_is_the_architectures_own() -> None:
+    found = Inventory(units=(), folders=(), link_only=tables.arch("arm64").link_only_folders)
+    assert not found.coverable("arch/arm64/boot/wrapper.o")
+    assert not found.coverable("drivers/firmware/efi/libstub/arm64.o")
+    # x86's vDSO is below arch/x86/entry; on arm64 a folder of that name would be an ordinary one.
+    assert found.coverable("arch/arm64/entry/common.o")
+    assert not replace(found, link_only=tables.arch("x86_64").link_only_folders).coverable("arch/x86/entry/common.o")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel import digest, oci, tables
+from kernel import digest, elf, make, oci, tables
 from kernel.codec import CodecError, canonical, from_plain, to_plain
 from kernel.errors import HANDLING, Code, FarmError, Fault
 from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec, expand
@@ -75,6 +75,39 @@ def test_each_row_of_each_table_can_be_read(table: str) -> None:
     assert all(read(name).name == name for name in tables.names(table))
 
 
+def test_every_toolchain_makes_only_known_architectures_and_says_what_a_worker_needs_for_them() -> None:
+    for name in tables.names("toolchain"):
+        for arch, target in tables.toolchain(name).targets.items():
+            assert tables.arch(arch).name == arch
+            assert target.packages
+            assert not any("{" in program for program in tables.programs(arch, name))
+
+
+def test_how_make_is_called_follows_from_architecture_and_toolchain() -> None:
+    def words(arch: str, toolchain: str) -> list[str]:
+        return [word for word in make.command(("modules",), arch=arch, toolchain=toolchain) if "=" in word and not word.startswith("O=")]
+
+    assert words("x86_64", "gcc-12") == ["ARCH=x86_64", "CC=gcc-12", "HOSTCC=gcc-12"]
+    prefix = "aarch64-linux-gnu-"
+    assert words("arm64", "gcc-12") == ["ARCH=arm64", f"CC={prefix}gcc-12", "HOSTCC=gcc-12", f"CROSS_COMPILE={prefix}"]
+    assert words("arm64", "clang-14") == ["ARCH=arm64", "CC=clang-14", "HOSTCC=clang-14", "LLVM=-14"]
+    line = make.reproduce(arch="arm64", toolchain="gcc-12", config="sha256:c")
+    assert f"CROSS_COMPILE={prefix} Image.gz modules dtbs" in line
+
+
+@pytest.mark.parametrize(
+    ("data", "machine"),
+    [
+        (b"\x7fELF\x02\x01" + bytes(12) + b"\xb7\x00", 183),
+        (b"\x7fELF\x02\x02" + bytes(12) + b"\x00\x16", 22),
+        (b"\x7fELF\x02\x01" + bytes(13), 0),
+        (b"#!/bin/sh\n" + bytes(20), 0),
+    ],
+)
+def test_what_a_program_is_for(data: bytes, machine: int) -> None:
+    assert elf.machine(data) == machine
+
+
 def test_unknown_words_get_the_nearest_known_one() -> None:
     with pytest.raises(FarmError, match="did you mean 'x86_64'"):
         tables.arch("x86-64")
@@ -100,6 +133,13 @@ def test_an_image_is_the_same_bytes_each_time_and_every_descriptor_has_a_platfor
     assert "Entrypoint" not in config["config"]
     with pytest.raises(ValueError, match="two images for one platform"):
         oci.index([one, one])
+
+
+@given(st.permutations(["linux/amd64", "linux/arm64", "linux/riscv64"]))
+def test_indexes_of_single_images_put_together_are_the_index_of_all(platforms: list[str]) -> None:
+    images = [oci.ImageSpec(platform=platform, layers=(layer(platform),)) for platform in platforms]
+    entries = [entry for image in images for entry in json.loads(oci.index([image]).data)["manifests"]]
+    assert oci.index_of(entries) == oci.index(images)
 
 
 def test_layout_names_are_there_for_both_tools() -> None:

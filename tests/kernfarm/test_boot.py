@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import platform
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from kernel import tables
 from kernel.errors import Code, FarmError
 from kernfarm import boot, guest
 
@@ -48,7 +50,7 @@ def test_a_guest_that_ends_or_hangs_before_its_end_does_not_boot(monkeypatch: py
     with tarfile.open(tmp_path / "kernel.tar", "w"):
         pass
     with pytest.raises(FarmError) as caught:
-        boot.boot(tmp_path, timeout_seconds=1.0)
+        boot.boot(tmp_path, arch="x86_64", timeout_seconds=1.0)
     assert caught.value.problem.code is Code.KERNEL_DOES_NOT_BOOT
 
 
@@ -62,19 +64,67 @@ def kernel_tar(path: Path, files: dict[str, bytes]) -> Path:
 
 
 DEPENDENCIES = b"kernel/fs/fat/vfat.ko: kernel/fs/fat/fat.ko\nkernel/fs/fat/fat.ko:\nkernel/drivers/gpu/big.ko:\nkernel/lib/crc-itu-t.ko:\n"
+NAMES = ("fs/fat/vfat.ko", "fs/fat/fat.ko", "drivers/gpu/big.ko", "lib/crc-itu-t.ko")
 
 
-def test_only_modules_that_need_no_hardware_are_chosen_and_what_they_need_comes_along(tmp_path: Path) -> None:
-    names = ("fs/fat/vfat.ko", "fs/fat/fat.ko", "drivers/gpu/big.ko", "lib/crc-itu-t.ko")
-    tar = kernel_tar(tmp_path / "k.tar", {"modules.dep": DEPENDENCIES, **{f"kernel/{name}": name.encode() for name in names}})
+def listed(data: bytes) -> list[str]:
+    """What the initramfs tells init to load."""
+    rest = data.rpartition(b"kernfarm/modules\0")[2]
+    return rest.lstrip(b"\0").partition(b"\0")[0].partition(b"070701")[0].decode().splitlines()
+
+
+def test_only_modules_that_need_no_hardware_are_chosen_and_what_they_need_is_loaded_before(tmp_path: Path) -> None:
+    tar = kernel_tar(tmp_path / "k.tar", {"modules.dep": DEPENDENCIES, **{f"kernel/{name}": name.encode() for name in NAMES}})
     chosen = guest.choose(tar)
     assert chosen == ("vfat", "crc_itu_t")
-    data = guest.make_initramfs(tar, modules=chosen, extra=(), then="", home=tmp_path)
-    for name, inside in zip(names, (True, True, False, True), strict=True):
+    data = guest.make_initramfs(tar, arch="x86_64", load=chosen)
+    for name, inside in zip(NAMES, (True, True, False, True), strict=True):
         assert (f"lib/modules/6.1/kernel/{name}\0".encode() in data) is inside
-    assert b"modules.dep" in data
-    everything = guest.make_initramfs(tar, modules=(), extra=(), then="sh", home=tmp_path)
+    folder = "/kernfarm/lib/modules/6.1/kernel"
+    assert listed(data) == [f"- {folder}/fs/fat/fat.ko", f"vfat {folder}/fs/fat/vfat.ko", f"crc_itu_t {folder}/lib/crc-itu-t.ko"]
+    everything = guest.make_initramfs(tar, arch="x86_64", load=(), shell=True)
     assert b"big.ko" in everything
+    assert b"modules.dep" in everything
+
+
+def test_names_are_told_as_they_were_asked_also_those_that_are_built_in_or_nowhere(tmp_path: Path) -> None:
+    files = {"modules.dep": DEPENDENCIES, "modules.builtin": b"kernel/fs/ext4/ext4.ko\n", "kernel/lib/crc-itu-t.ko": b"elf"}
+    data = guest.make_initramfs(kernel_tar(tmp_path / "k.tar", files), arch="x86_64", load=("crc-itu-t", "ext4", "nowhere"))
+    assert listed(data) == ["ext4 -", "nowhere /no-such-module", "crc-itu-t /kernfarm/lib/modules/6.1/kernel/lib/crc-itu-t.ko"]
+
+
+def test_a_shell_is_for_guests_of_this_machines_own_architecture(tmp_path: Path) -> None:
+    foreign = next(name for name in tables.names("arch") if tables.arch(name).machine != platform.machine())
+    with pytest.raises(FarmError, match="no shell for") as caught:
+        guest.make_initramfs(kernel_tar(tmp_path / "k.tar", {}), arch=foreign, load=(), shell=True)
+    assert "--check" in caught.value.problem.hint
+
+
+@pytest.mark.parametrize("arch", tables.names("arch"))
+def test_the_guests_program_is_static_and_of_the_guests_architecture(arch: str) -> None:
+    made = guest.make_init(arch)
+    assert int.from_bytes(made[18:20], "little") == tables.arch(arch).elf_machine
+    # No PT_INTERP (3) among the program headers: nothing else has to be in the guest.
+    start, size, count = (int.from_bytes(made[at : at + width], "little") for at, width in ((32, 8), (54, 2), (56, 2)))
+    assert 3 not in {int.from_bytes(made[start + index * size :][:4], "little") for index in range(count)}
+
+
+@pytest.mark.parametrize("arch", tables.names("arch"))
+def test_a_machine_without_compiler_or_qemu_cannot_boot_and_says_what_it_takes(monkeypatch: pytest.MonkeyPatch, arch: str) -> None:
+    assert guest.able(arch)
+    monkeypatch.setattr(guest, "PATH", "/nowhere")
+    assert not guest.able(arch)
+    with pytest.raises(FarmError) as caught:
+        guest.make_init(arch)
+    assert "gcc-12" in caught.value.problem.hint
+    with pytest.raises(FarmError) as caught:
+        guest.qemu(arch, "k", "i")
+    assert caught.value.problem.hint == f"apt-get install {tables.arch(arch).qemu.package}"
+
+
+def test_the_console_is_the_architectures() -> None:
+    assert "console=ttyAMA0" in guest.qemu("arm64", "k", "i")[-1]
+    assert "console=ttyS0" in guest.qemu("x86_64", "k", "i")[-1]
 
 
 def test_a_kernel_without_modules_boots_without_any(tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from kernel import oci
+from kernel.errors import FarmError
 from kernfarm import layout
 from kernfarm.cli import commands
 from kernfarm.cli.output import Output
@@ -87,3 +90,26 @@ async def test_fetching_again_mends_a_damaged_blob_and_leaves_whole_ones(tmp_pat
     await commands.fetch_to(cast(FarmClient, store), store.info(), tmp_path)
     assert store.asked == [layer]
     assert layout.blob_path(tmp_path, layer).read_bytes() == b"layer"
+
+
+async def test_builds_for_two_architectures_become_one_image_with_what_is_attached_to_each(tmp_path: Path) -> None:
+    images = [oci.ImageSpec(platform=platform, layers=()) for platform in ("linux/amd64", "linux/arm64")]
+    documents = [(oci.index([image]), oci.manifest(image), oci.config(image)) for image in images]
+    store = Store(*(document.data for each in documents for document in each), b"signature")
+    signature = {"name": "s", "digest": list(store.blobs)[-1], "size": 9}
+    infos = []
+    for arch, (index, *others) in zip(("x86_64", "arm64"), documents, strict=True):
+        blobs = [{"digest": document.digest} for document in (index, *others)]
+        about = {"tag": arch, "subject": index.digest, "media_type": oci.MANIFEST, "artifact_type": "", "manifest": signature, "blobs": []}
+        image = {"index": index.digest, "blobs": blobs}
+        infos.append({"id": arch, "arch": arch, "release": "6.1.1-linuxkit", "images": [image], "attachments": [about]})
+    digest = await commands.fetch_together(cast(FarmClient, store), infos, tmp_path)
+    assert digest == oci.index(images).digest
+    top, *attached = json.loads((tmp_path / "index.json").read_text())["manifests"]
+    assert top["digest"] == digest
+    assert [each["annotations"]["org.opencontainers.image.ref.name"] for each in attached] == ["x86_64", "arm64"]
+    assert sorted(path.name for path in tmp_path.glob("result*")) == ["result-arm64.json", "result-x86_64.json"]
+    infos[1]["release"] = "6.1.2-linuxkit"
+    with pytest.raises(FarmError, match="different kernels"):
+        await commands.fetch_together(cast(FarmClient, store), infos, tmp_path / "more")
+    assert not (tmp_path / "more").exists()

@@ -81,3 +81,30 @@ def test_a_missing_blob_platform_or_layout_is_said(tmp_path: Path) -> None:
     with pytest.raises(FarmError, match="no OCI layout"):
         layout.extract(tmp_path / "nowhere", "linux/amd64", tmp_path)
     assert index
+
+
+def put_image(folder: Path, platform: str) -> str:
+    """The index of a single image without layers."""
+    image = oci.ImageSpec(platform=platform, layers=())
+    for document in (oci.config(image), oci.manifest(image), oci.index([image])):
+        put(folder, document.data)
+    return oci.index([image]).digest
+
+
+def test_images_of_two_architectures_become_one(tmp_path: Path) -> None:
+    indexes = [put_image(tmp_path, platform) for platform in ("linux/arm64", "linux/amd64")]
+    index = layout.unite(tmp_path, indexes)
+    assert index == layout.unite(tmp_path, indexes[::-1])
+    layout.finish(tmp_path, index, reference="docker.io/linuxkit/kernel:6.1.1")
+    for platform in ("linux/amd64", "linux/arm64"):
+        assert layout.extract(tmp_path, platform, tmp_path) == []
+    with pytest.raises(FarmError, match="nothing for linux/riscv64"):
+        layout.extract(tmp_path, "linux/riscv64", tmp_path)
+    assert layout.unite(tmp_path, indexes[:1]) == indexes[0]
+
+
+def test_two_images_of_one_architecture_are_no_one_image(tmp_path: Path) -> None:
+    index = put_image(tmp_path, "linux/arm64")
+    with pytest.raises(FarmError, match="two images for one platform") as caught:
+        layout.unite(tmp_path, [index, index])
+    assert caught.value.problem.code is Code.INVALID_ARGUMENT

@@ -84,7 +84,7 @@ def prepared(bench: Bench, edits: dict[str, str | None] | None = None, fragment:
     inventory = from_plain(plans.Inventory, json.loads(bench.node.blobs.get_bytes(result.inventory)))
     goals: dict[str, list[str]] = {}
     for unit in inventory.units:
-        if plans.coverable(unit.path):
+        if inventory.coverable(unit.path):
             goals.setdefault(unit.path.partition("/")[0], []).append(unit.path)
     shards = tuple(plans.Shard(goals=tuple(paths), objects=len(paths), weight_seconds=1.0) for paths in goals.values())
     return Prepared(tree, config, result, inventory, shards)

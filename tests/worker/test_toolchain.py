@@ -27,3 +27,8 @@ def test_what_is_no_compiler_is_named(name: str) -> None:
         toolchain.locate(name)
     assert caught.value.problem.code is Code.MISSING_FILE
     assert caught.value.problem.where == name
+
+
+def test_a_cross_compiler_has_a_fingerprint_of_its_own() -> None:
+    names = {path.name for path in toolchain.inputs(("aarch64-linux-gnu-gcc-12",), ())}
+    assert {"cc1", "aarch64-linux-gnu-as", "arm_neon.h"} <= names

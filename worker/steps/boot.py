@@ -22,18 +22,18 @@ _LONGEST_CONSOLE = 1 << 20
 def run(context: Context, task: BootTask) -> BootResult:
     """Boot to user space, load modules that need no hardware, power off.
 
-    Raises FarmError: KERNEL_DOES_NOT_BOOT with the console's end, MISSING_FILE for a worker without QEMU or busybox, as Sandbox.run."""
+    Raises FarmError: KERNEL_DOES_NOT_BOOT with the console's end, MISSING_FILE for a worker without QEMU or compiler, as Sandbox.run."""
     folder = archive.make_folder(context.scratch / "boot", context.sandbox)
     modules = context.scratch / "kernel.tar"
     context.blobs.get_file(task.kernel, folder / "kernel")
     context.blobs.get_file(task.modules, modules)
     chosen = guest.choose(modules)
-    initramfs = guest.make_initramfs(modules, modules=chosen, extra=(), then="", home=context.scratch)
+    initramfs = guest.make_initramfs(modules, arch=task.arch, load=chosen)
     (folder / "initramfs").write_bytes(gzip.compress(initramfs, compresslevel=1))
     for name in ("kernel", "initramfs"):
         (folder / name).chmod(0o644)
     job = Job(
-        argv=guest.qemu(f"{_INSIDE}/kernel", f"{_INSIDE}/initramfs"),
+        argv=guest.qemu(task.arch, f"{_INSIDE}/kernel", f"{_INSIDE}/initramfs"),
         binds=(Bind(host=folder, inside=_INSIDE),),
         env={"PATH": PATH},
         limits=Limits(memory_bytes=context.attempt.memory_bytes, cpus=context.attempt.cpus),

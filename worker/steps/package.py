@@ -74,7 +74,7 @@ def _one_line(text: str) -> str:
 
 
 def _modules(place: Place, task: PackageTask, stage: Path, to: Path) -> None:
-    """lib/modules/RELEASE as modules_install leaves it: stripped, depmod run, `build` where kernel-dev.tar will be."""
+    """lib/modules/RELEASE as modules_install leaves it: stripped, depmod run, `build` where kernel-dev.tar will be; and boot/dtb."""
     config = layers.read_config(place.out)
     root = stage / "modules"
     archive.make_folder(root, place.context.sandbox)
@@ -89,6 +89,9 @@ def _modules(place: Place, task: PackageTask, stage: Path, to: Path) -> None:
             message = f"cannot set the links of the modules (exit code {outcome.code}): {said[-500:]}"
             raise FarmError(Code.SANDBOX_FAILED, message, where="package")
         _check_dependencies(root, f"lib/modules/{task.release}/modules.dep")
+    if tables.arch(task.arch).device_trees:
+        trees = Bind(host=root, inside="/build/modules", writable=True)
+        place.make("dtbs_install", variables={"INSTALL_DTBS_PATH": "/build/modules/boot/dtb"}, binds=(trees,), cached=False)
     _write(to, lambda sink: tarball.write(root, sink))
 
 

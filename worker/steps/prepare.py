@@ -25,8 +25,9 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         entries = layers.scan(out)
         layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED, folders=layers.folders(out))
         listener = DryRun()
-        place.dry_run(*tables.arch(task.arch).goals, on_line=listener)
-        found = inventory(list(listener.objects), source.path, listener.tops)
+        arch = tables.arch(task.arch)
+        place.dry_run(*arch.goals, on_line=listener)
+        found = inventory(list(listener.objects), source.path, listener.tops, arch.link_only_folders)
     return PrepareResult(
         layer=layer,
         inventory=context.blobs.put_bytes(canonical(found)),

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel.errors import Code, FarmError
+from kernfarm import tags
+from tests.fakes.layouts import result
+
+HASH = "0123456789abcdef0123456789abcdef01234567"
+versions = st.from_regex(r"[1-9]\.[0-9]{1,2}(\.[0-9]{1,3})?(-rc[1-9])?", fullmatch=True)
+suffixes = st.from_regex(r"(-[a-z0-9]{1,8}){0,3}", fullmatch=True)
+arches = st.lists(st.sampled_from(["amd64", "arm64"]), unique=True, min_size=1)
+
+
+def test_linuxkits_vocabulary() -> None:
+    found = tags.tags(release="6.1.192-linuxkit-foo-dbg", version="6.1.192", content=HASH, arches=["amd64", "arm64"])
+    assert found.index == (f"6.1.192-foo-dbg-{HASH}", "6.1.192-foo-dbg")
+    assert found.arch["arm64"] == (f"6.1.192-foo-dbg-{HASH}-arm64", "6.1.192-foo-dbg-arm64")
+    assert found.moving == {"6.1.192-foo-dbg", "6.1.192-foo-dbg-amd64", "6.1.192-foo-dbg-arm64"}
+
+
+@given(versions, suffixes, arches)
+def test_every_tag_is_one_that_registries_accept_and_is_of_one_thing_only(version: str, suffix: str, names: list[str]) -> None:
+    found = tags.tags(release=f"{version}-linuxkit{suffix}", version=version, content=HASH, arches=names)
+    every = [*found.index, *(tag for arch in names for tag in found.arch[arch])]
+    assert len(set(every)) == len(every) == 2 + 2 * len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", tag) for tag in every)
+    # Whatever is not moving names its content.
+    assert all((HASH in tag) != (tag in found.moving) for tag in every)
+
+
+@given(st.text(max_size=140))
+def test_what_is_accepted_is_what_the_specification_says(text: str) -> None:
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+    expected = 0 < len(text) <= 128 and set(text) <= allowed and text[0] not in ".-"
+    assert tags.is_tag(text) is expected
+
+
+def test_a_local_version_of_ones_own_stays_in_the_tag() -> None:
+    assert tags.suffix("6.1.192-acme-dbg", "6.1.192") == "-acme-dbg"
+    assert tags.suffix("6.1.192", "6.1.192") == ""
+
+
+@pytest.mark.parametrize("release", ["6.1.192-linuxkit+", "6.1.192-" + "x" * 130])
+def test_a_release_that_no_tag_can_hold_is_refused(release: str) -> None:
+    with pytest.raises(FarmError) as caught:
+        tags.tags(release=release, version="6.1.192", content=HASH, arches=["amd64"])
+    assert caught.value.problem.code is Code.INVALID_ARGUMENT
+    assert "--local-version" in caught.value.problem.hint
+    with pytest.raises(FarmError, match="does not begin"):
+        tags.suffix("6.1.191-linuxkit", "6.1.192")
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=4, unique=True), st.randoms())
+def test_the_hash_follows_from_the_inputs_of_all_builds_in_any_order(seeds: list[str], random: Any) -> None:
+    records = [result(seed) for seed in seeds]
+    shuffled = random.sample(records, len(records))
+    assert tags.content_hash(records) == tags.content_hash(shuffled)
+    assert re.fullmatch("[0-9a-f]{40}", tags.content_hash(records))
+    assert tags.content_hash([*records, result("one more", "arm64")]) != tags.content_hash(records)
+
+
+def changed(record: dict[str, Any], *path: str) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(record))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = "changed"
+    return copy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("inputs", "spec", "config"),
+        ("inputs", "spec", "arch"),
+        ("inputs", "spec", "patches"),
+        ("inputs", "tree", "tarball"),
+        ("inputs", "config"),
+        ("toolchain", "compiler"),
+    ],
+)
+def test_whatever_can_change_the_output_changes_the_hash(path: tuple[str, ...]) -> None:
+    record = result("seed")
+    assert tags.content_hash([changed(record, *path)]) != tags.content_hash([record])
+
+
+def test_whose_build_it_was_how_it_went_and_how_json_writes_numbers_do_not() -> None:
+    record = result("seed") | {"cpu_seconds": 1.5, "build": "a"}
+    record["inputs"]["spec"]["number"] = 3
+    same = changed(record, "inputs", "spec", "domain") | {"cpu_seconds": 9, "build": "b"}
+    same["inputs"]["spec"]["number"] = 3.0
+    assert tags.content_hash([same]) == tags.content_hash([record])
+
+
+def test_an_organizations_repository() -> None:
+    assert tags.repository("linuxkit") == "docker.io/linuxkit/kernel"
+    assert tags.repository("ghcr.io/acme") == "ghcr.io/acme/kernel"
+    assert tags.repository("localhost:5000", "perf") == "localhost:5000/perf"
