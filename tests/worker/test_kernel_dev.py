@@ -103,7 +103,10 @@ def test_a_cross_build_makes_its_tools_again_and_leaves_out_what_it_can_not_make
     assert programs == dict.fromkeys(("scripts/basic/fixdep", "scripts/mod/modpost"), tables.arch("arm64").elf_machine)
     assert b"a $b  #c" in found["scripts/basic/fixdep"]
     assert {"scripts/gen.sh", "include/linux/kernel.h", ".config"} <= set(found)
-    assert b"left out of kernel-dev, not a program of its architecture: scripts/plugin.so\n" in lines
+    for program in ("plugin.so", "dtc/dtc"):
+        assert f"left out of kernel-dev, not a program of its architecture: scripts/{program}\n".encode() in lines
+    assert any(b"scripts/sign-file] Error" in line for line in lines), "the linker has removed it"
+    assert not any(b"scripts/mod/empty.o" in line for line in lines), "the kernel's own objects are no programs"
 
 
 def test_a_native_build_keeps_all_its_tools_as_they_are(open_folder: Path) -> None:
