@@ -80,6 +80,13 @@ _CAUSES = (
         "{0}",
     ),
     _cause(_KERNEL, r"undefined reference to `([^']+)'", "undefined reference to {0}", "", "a config symbol that provides it is off"),
+    _cause(
+        _KERNEL,
+        r"^ld\.lld(?:-\d+)?: error: undefined symbol: (\S+)\n>>> referenced by [^\n]*\n>>> +(\S+?):\(([^)\n]+)\)",
+        "undefined reference to {0} in {2}",
+        "{1}",
+    ),
+    _cause(_KERNEL, r"^ld\.lld(?:-\d+)?: error: (.+)$", "{0} (linker)"),
     _cause(_KERNEL, r"^ERROR: modpost: (.+)$", "{0}", "modpost"),
     _cause(_KERNEL, r"No rule to make target '([^']+)', needed by '([^']+)'", "nothing makes {0}, which {1} needs", "{0}"),
     _cause(_KERNEL, r"^(?:/build/src/)?(\S+?:\d+): (?:\*\*\* )?(missing separator.*|recipe commences.*|multiple target.*)$", "{1}", "{0}"),

@@ -124,7 +124,7 @@ def test_up_serves_and_ctrl_c_leaves_nothing() -> None:
             assert up.poll() is None and time.monotonic() < deadline, (home / "up.log").read_text()
             time.sleep(0.1)
         listed = process.run((PROGRAM, "workers", "--state", str(home)), env={"PATH": os.environ["PATH"]}, timeout_seconds=30)
-        assert listed.output.startswith(b"worker-1\tx86_64\tgcc-12\t0/1")
+        assert listed.output.startswith(b"worker-1\tarm64,x86_64\tclang-14,gcc-12\t0/1")
         below = psutil.Process(up.pid).children(recursive=True)
         assert len(below) > 4
         up.interrupt()

@@ -34,7 +34,7 @@ COMMANDS = {
     "scripts/.sign-file.cmd": "cmd_scripts/sign-file := CC -DWORD='\"x\"' -o scripts/sign-file SRC/main.c -lnot-for-arm64",
     "scripts/dtc/.dtc.cmd": "cmd_scripts/dtc/dtc := CC -o scripts/dtc/dtc scripts/dtc/yamltree.o",
     "scripts/dtc/.yamltree.o.cmd": "cmd_scripts/dtc/yamltree.o := CC -c -o scripts/dtc/yamltree.o SRC/needs-libyaml.c",
-    "scripts/mod/.empty.o.cmd": "cmd_scripts/mod/empty.o := CC -D__KERNEL__ -c -o scripts/mod/empty.o SRC/none.c",
+    "scripts/mod/.devicetable-offsets.s.cmd": "cmd_scripts/mod/devicetable-offsets.s := CC -D__KERNEL__ -S SRC/none.c",
 }
 
 
@@ -103,7 +103,10 @@ def test_a_cross_build_makes_its_tools_again_and_leaves_out_what_it_can_not_make
     assert programs == dict.fromkeys(("scripts/basic/fixdep", "scripts/mod/modpost"), tables.arch("arm64").elf_machine)
     assert b"a $b  #c" in found["scripts/basic/fixdep"]
     assert {"scripts/gen.sh", "include/linux/kernel.h", ".config"} <= set(found)
-    assert b"left out of kernel-dev, not a program of its architecture: scripts/plugin.so\n" in lines
+    for program in ("plugin.so", "dtc/dtc"):
+        assert f"left out of kernel-dev, not a program of its architecture: scripts/{program}\n".encode() in lines
+    assert any(b"scripts/sign-file] Error" in line for line in lines), "the linker has removed it"
+    assert not any(b"none.c" in line for line in lines), "the kernel's own objects are no programs"
 
 
 def test_a_native_build_keeps_all_its_tools_as_they_are(open_folder: Path) -> None:

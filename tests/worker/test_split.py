@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.plain import context_of, plain_make
-from kernel import make, randstruct
+from kernel import elf, make, randstruct, tables
 from kernel import plan as plans
 from kernel.codec import from_plain
 from kernel.errors import Code, FarmError
@@ -47,6 +47,7 @@ class Bench:
     node: Node
     home: Path
     count: int = 0
+    words: dict[str, Any] = field(default_factory=lambda: dict(FIXED))
 
     def run(self, step: Any, task: Any) -> Any:
         self.count += 1
@@ -54,7 +55,7 @@ class Bench:
             return step.run(self.context(scratch), task)
 
     def context(self, scratch: Path) -> Context:
-        return context_of(self.node, scratch, Tree(tarball="", version=""), jobs=2, **FIXED)
+        return context_of(self.node, scratch, Tree(tarball="", version=""), jobs=2, **self.words)
 
 
 @pytest.fixture
@@ -79,8 +80,8 @@ def prepared(bench: Bench, edits: dict[str, str | None] | None = None, fragment:
     tree = bench.run(source, SourceTask(source=SourceSpec(kind=SourceKind.FILE, ref="linux.tar", digest=digest))).tree
     asked = NamedBlob(name="my.config", digest=bench.node.blobs.put_bytes(fragment.encode()))
     spec = ConfigSpec(fragments=(asked,))
-    config = bench.run(configure, ConfigureTask(tree=tree, flavour="plain", config=spec, local_version="-t", **FIXED)).config
-    result = bench.run(prepare, PrepareTask(tree=tree, config=config, domain="d", **FIXED))
+    config = bench.run(configure, ConfigureTask(tree=tree, flavour="plain", config=spec, local_version="-t", **bench.words)).config
+    result = bench.run(prepare, PrepareTask(tree=tree, config=config, domain="d", **bench.words))
     inventory = from_plain(plans.Inventory, json.loads(bench.node.blobs.get_bytes(result.inventory)))
     goals: dict[str, list[str]] = {}
     for unit in inventory.units:
@@ -92,13 +93,13 @@ def prepared(bench: Bench, edits: dict[str, str | None] | None = None, fragment:
 
 def compiled(bench: Bench, work: Prepared, shard: plans.Shard) -> CompileResult:
     task = CompileTask(
-        tree=work.tree, prepared=work.result.layer, domain="d", goals=shard.goals, objects=shard.objects, weight_seconds=1.0, **FIXED
+        tree=work.tree, prepared=work.result.layer, domain="d", goals=shard.goals, objects=shard.objects, weight_seconds=1.0, **bench.words
     )
     return bench.run(compile_step, task)  # type: ignore[no-any-return]
 
 
 def linked(bench: Bench, work: Prepared, shards: tuple[str, ...]) -> LinkResult:
-    task = LinkTask(tree=work.tree, prepared=work.result.layer, inventory=work.result.inventory, shards=shards, domain="d", **FIXED)
+    task = LinkTask(tree=work.tree, prepared=work.result.layer, inventory=work.result.inventory, shards=shards, domain="d", **bench.words)
     return bench.run(link, task)  # type: ignore[no-any-return]
 
 
@@ -110,7 +111,9 @@ def files_of(bench: Bench, layer: str) -> dict[str, str]:
         return {path: hashlib.sha256(layers.read(to, path)).hexdigest() for path in layers.scan(to) if not (to / path).is_symlink()}
 
 
-def test_the_split_gives_the_bytes_of_a_plain_make(bench: Bench) -> None:
+@pytest.mark.parametrize(("arch", "toolchain"), [("x86_64", "gcc-12"), ("arm64", "gcc-12"), ("x86_64", "clang-14")])
+def test_the_split_gives_the_bytes_of_a_plain_make(bench: Bench, arch: str, toolchain: str) -> None:
+    bench.words.update(arch=arch, toolchain=toolchain)
     work = prepared(bench)
     results = [compiled(bench, work, shard) for shard in work.shards]
     assert len(results) >= 4
@@ -120,10 +123,11 @@ def test_the_split_gives_the_bytes_of_a_plain_make(bench: Bench) -> None:
     config = bench.home / "config"
     config.write_bytes(bench.node.blobs.get_bytes(work.config))
     blobs = bench.node.settings.blobs_url
-    with plain_make(state=bench.home / "plain", blobs_url=blobs, tree=work.tree, config=config, jobs=3, **FIXED) as plain:
-        images = ("vmlinux", "System.map", "arch/x86/boot/bzImage", "Module.symvers")
+    with plain_make(state=bench.home / "plain", blobs_url=blobs, tree=work.tree, config=config, jobs=3, **bench.words) as plain:
+        images = ("vmlinux", "System.map", tables.arch(arch).image_path, "Module.symvers")
         names = [path for path in found if path in images or path.endswith(".ko")]
         assert len(names) >= 5
+        assert {elf.machine((plain.out / name).read_bytes()) for name in names} == {0, tables.arch(arch).elf_machine}
         for name in names:
             assert hashlib.sha256((plain.out / name).read_bytes()).hexdigest() == found[name], name
         assert work.result.compiled + sum(result.compiled for result in results) + done.compiled == len(plain.compiled)
@@ -135,7 +139,7 @@ def test_the_reproducing_line_makes_the_same_bytes(bench: Bench, fragment: str) 
     work = prepared(bench, fragment=fragment)
     assert bool(work.result.randstruct_seed) == bool(fragment)
     found = files_of(bench, linked(bench, work, tuple(compiled(bench, work, shard).layer for shard in work.shards)).layer)
-    line = make.reproduce(config=work.config, seed=work.result.randstruct_seed, **FIXED)
+    line = make.reproduce(config=work.config, seed=work.result.randstruct_seed, **bench.words)
     out = bench.home / "by-hand"
     out.mkdir()
     (out / ".config").write_bytes(bench.node.blobs.get_bytes(work.config))
@@ -152,7 +156,7 @@ def test_the_reproducing_line_makes_the_same_bytes(bench: Bench, fragment: str) 
 def test_the_seed_of_randstruct_follows_from_tree_and_config_alone(bench: Bench) -> None:
     fragment = "CONFIG_RANDSTRUCT=y\n"
     one = prepared(bench, fragment=fragment)
-    again = bench.run(prepare, PrepareTask(tree=one.tree, config=one.config, domain="d", **FIXED))
+    again = bench.run(prepare, PrepareTask(tree=one.tree, config=one.config, domain="d", **bench.words))
     assert again.randstruct_seed == one.result.randstruct_seed
     assert files_of(bench, again.layer)[randstruct.SEED] == hashlib.sha256(f"{again.randstruct_seed}\n".encode()).hexdigest()
     assert prepared(bench, {"README": "changed"}, fragment).result.randstruct_seed != one.result.randstruct_seed
@@ -162,7 +166,7 @@ def test_options_of_a_base_config_that_do_not_stick_are_told_with_the_reason(ben
     tree = prepared(bench).tree
     text = "CONFIG_FAKE_NEVER=y\nCONFIG_FAKE_FS=y\n" + "".join(f"CONFIG_GONE_{number}=y\n" for number in range(30))
     base = ConfigSpec(base="file", file=NamedBlob(name="old.config", digest=bench.node.blobs.put_bytes(text.encode())))
-    task = ConfigureTask(tree=tree, flavour="plain", config=base, local_version="-t", **FIXED)
+    task = ConfigureTask(tree=tree, flavour="plain", config=base, local_version="-t", **bench.words)
     warnings = bench.run(configure, task).warnings
     expected = "old.config:1: CONFIG_FAKE_NEVER did not stick: asked y, got n; it depends on FAKE_MISSING (is FAKE_MISSING=n)"
     assert warnings[0] == expected

@@ -15,7 +15,6 @@ programs := $(filter-out %.o %.so,$(host))
 tools: $(programs)
 # Each from its own objects: one that can't be made keeps no other program away.
 $(foreach program,$(programs),$(eval $(program): $(filter $(host),$(filter %.o,$(call saved,$(program))))))
-# Gone first: what can't be made must not stay behind as the program of another machine.
+# What can't be made is gone, or stays as it was, a program of another machine, and is left out of the package for that.
 $(host):
-	@rm -f $@
 	$(CROSS) $(wordlist 2,$(words $(call saved,$@)),$(call saved,$@))

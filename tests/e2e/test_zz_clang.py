@@ -1,0 +1,148 @@
+"""arm64 from x86_64 workers: the bytes of a plain cross make, an image that boots, tools in kernel-dev that run on arm64."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.plain import plain_make
+from kernel import elf, tables
+from kernel.steps import Tree
+from kernfarm import boot, layout, process, request
+from kernfarm.cli import commands
+from kernfarm.cli.embedded import EmbeddedFarm, Plan
+from kernfarm.client import BuildInfo, FarmClient
+from kernfarm.request import Draft
+from tests.homes import make_home
+from tests.kernels import linked, make_hello, sha
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="cross-compiling is from x86_64"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+ARM64 = tables.arch("arm64")
+MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
+DRAFT = Draft(source="debian:6.1", toolchain="clang-14", arch=("arm64",), base="tinyconfig", fragments=(ROOT / "demo/arm64.config",))
+# The C library that Debian's cross compiler links against, for programs that run emulated.
+SYSROOT = "/usr/aarch64-linux-gnu"
+ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A farm's finished build: its folder, the build, its record, its image's files."""
+
+    home: Path
+    info: BuildInfo
+    record: dict[str, Any]
+    files: Path
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[Built]:
+    home = make_home("kf-clang-")
+    (home / "farm").mkdir(mode=0o755)
+    farm = EmbeddedFarm(Plan(state=home / "farm", workers=2, jobs=1, listen="127.0.0.1:0"))
+    try:
+        farm.start()
+        info = asyncio.run(_build(farm, home / "image"))
+        farm.stop()
+        (home / "files").mkdir()
+        layout.extract(home / "image", "linux/arm64", home / "files")
+        record = json.loads((home / "image/result.json").read_text())
+        yield Built(home=home, info=info, record=record, files=home / "files")
+    finally:
+        farm.stop()
+        if "KEEP" not in os.environ:
+            shutil.rmtree(home)
+
+
+async def _build(farm: EmbeddedFarm, to: Path) -> BuildInfo:
+    prepared = request.prepare(DRAFT)
+    async with FarmClient(farm.address) as client:
+        builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
+        info = [each async for each in client.watch(builds[0]["id"])][-1]
+        assert info["state"] == "succeeded", info["problem"]
+        await commands.fetch_to(client, info, to)
+    return info
+
+
+def test_the_farm_has_booted_it(built: Built) -> None:
+    assert [step["state"] for step in built.info["steps"] if step["kind"] == "boot"] == ["succeeded"]
+    assert built.info["images"][0]["platform"] == "linux/arm64"
+
+
+def test_kernel_tar_has_modules_and_device_trees_of_arm64(built: Built) -> None:
+    with tarfile.open(built.files / "kernel.tar", "r:") as tar:
+        members = {member.name: member for member in tar.getmembers()}
+        trees = [name for name in members if name.startswith("./boot/dtb/") and name.endswith(".dtb")]
+        assert "./boot/dtb/amd/amd-overdrive-rev-b1.dtb" in trees
+        modules = [name for name in members if name.endswith(".ko")]
+        assert len(modules) >= 10
+        for name in modules:
+            source = tar.extractfile(members[name])
+            assert source is not None
+            assert elf.machine(source.read(20)) == ARM64.elf_machine
+
+
+def test_kernel_devs_tools_run_on_arm64_and_make_a_module_that_loads(built: Built, tmp_path: Path) -> None:
+    """The compiler is the cross compiler of this machine; every other program is kernel-dev's own, run by QEMU as on arm64."""
+    with tarfile.open(built.files / "kernel-dev.tar") as tar:
+        tar.extractall(tmp_path, filter="data")
+    (headers,) = (tmp_path / "usr/src").iterdir()
+    programs = [path for path in headers.rglob("*") if path.is_file() and not path.is_symlink() and elf.machine(path.read_bytes()[:20])]
+    assert {str(path.relative_to(headers)) for path in programs} >= {"scripts/basic/fixdep", "scripts/mod/modpost"}
+    for path in programs:
+        assert elf.machine(path.read_bytes()[:20]) == ARM64.elf_machine, path
+        path.rename(f"{path}.arm64")
+        path.write_text(f'#!/bin/sh\necho "$0" >> {tmp_path}/ran\nexec qemu-aarch64 -L {SYSROOT} "$0.arm64" "$@"\n')
+        path.chmod(0o755)
+    module = make_hello(tmp_path / "hello")
+    words = ("ARCH=arm64", "CC=clang-14", "LLVM=-14")
+    done = process.run(("make", "-C", str(headers), f"M={module}", *words, "modules"), env=ENV, timeout_seconds=240)
+    assert done.code == 0, done.output.decode()
+    assert {"fixdep", "modpost"} <= {line.rpartition("/")[2] for line in (tmp_path / "ran").read_text().splitlines()}
+    booted = boot.boot(built.files, arch="arm64", modules=MODULES, extra=(module / "hello.ko",), timeout_seconds=120)
+    assert booted.release == built.info["release"]
+    assert set(booted.loaded) == {*MODULES, "hello"}
+
+
+def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
+    """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
+    source = built.record["inputs"]["tree"]
+    tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
+    config = built.files / "kernel_config"
+    blobs = f"file://{built.home}/farm/blobs"
+    with plain_make(
+        state=built.home / "plain", blobs_url=blobs, tree=tree, config=config, arch="arm64", toolchain="clang-14", jobs=2
+    ) as plain:
+        out = plain.out
+        assert (out / ".config").read_bytes() == config.read_bytes()
+        assert sha(out / ARM64.image_path) == sha(built.files / "kernel")
+        assert sha(out / "System.map") == sha(built.files / "System.map")
+        layer = linked(plain, built.home / "farm")
+        modules = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
+        trees = [str(path.relative_to(out)) for path in out.rglob("*.dtb")]
+        assert len(modules) >= 10
+        assert len(trees) >= 2
+        for name in ("vmlinux", "Module.symvers", *modules, *trees):
+            assert sha(out / name) == sha(layer / name), name
+        steps = built.record["steps"]
+        shards = [step for step in steps if step["key"].startswith("compile")]
+        assert next(step for step in steps if step["key"] == "link")["unplanned"] == []
+        assert sum(step["compiled"] for step in shards) == built.info["objects_planned"]
+        assert built.record["objects_compiled"] == len(plain.compiled), "something was compiled twice, or not at all"
