@@ -101,10 +101,14 @@ class BuildService(pb_grpc.BuildServiceServicer):
                 yield pb.DownloadBlobResponse(data=data[start : start + rpc.CHUNK])
 
 
-async def serve(farm: FarmApi, *, listen: str, tenant: str, max_upload_bytes: int) -> tuple[grpc.aio.Server, str]:
-    """Start serving; returns the server and the address it listens on. Raises FarmError: INTERNAL (policies), UNAVAILABLE (address)."""
+async def serve(
+    farm: FarmApi, *, listen: str, tenant: str, max_upload_bytes: int, observe: rpc.Observe | None = None
+) -> tuple[grpc.aio.Server, str]:
+    """Start serving; returns the server and the address it listens on. `observe`: as rpc.Interceptor has it.
+
+    Raises FarmError: INTERNAL (policies), UNAVAILABLE (address)."""
     rpc.check_policies()
-    server = grpc.aio.server(interceptors=[rpc.Interceptor()], options=list(rpc.SERVER_OPTIONS))
+    server = grpc.aio.server(interceptors=[rpc.Interceptor(observe=observe)], options=list(rpc.SERVER_OPTIONS))
     pb_grpc.add_BuildServiceServicer_to_server(BuildService(farm, tenant=tenant, max_upload_bytes=max_upload_bytes), server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

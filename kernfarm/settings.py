@@ -79,6 +79,8 @@ class CoordinatorSettings:
     ray_address: str = _setting("", "host:port of the Ray head's GCS")
     ray_node_ip: str = _setting("", "address of this machine in the Ray cluster; empty: Ray finds it out")
     ray_token_file: str = _setting("", "file with the cluster's token, mode 0600")
+    metrics_listen: str = _setting("", "host:port to serve metrics on; empty: nowhere, because whoever reaches it may read them")
+    metrics_address_file: str = _setting("", "where to write that address, as a target file for Prometheus' file_sd_configs")
     tenant: str = _setting("default", "owner of all builds until callers are told apart; also the cache domain")
     heartbeat_seconds: float = _setting(2.0, "how often an attempt says that it lives")
     heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")

@@ -88,10 +88,13 @@ class EmbeddedFarm:
             self.log_of(name).unlink(missing_ok=True)
             self._begin_worker(ray, index, name)
             self._await(name, lambda name=name: _STARTED in self.log_of(name).read_text(errors="replace"))
+            self._begin_exporter(name)
         self._begin_coordinator(token_file)
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()
         self._await("coordinator", lambda: asyncio.run(_workers_at(self.address)) >= plan.workers)
+        for index in range(1, plan.workers + 1):
+            self._await(f"exporter-{index}", self._targets(f"worker-{index}").exists)
 
     @property
     def _address_file(self) -> Path:
@@ -111,6 +114,21 @@ class EmbeddedFarm:
             command = ["taskset", "--cpu-list", str(processors[(index - 1) % len(processors)]), *command]
         self._begin(name, command, {**self._environment(), "KERNFARM_WORKER_CONFIG": str(path)})
 
+    def _targets(self, name: str) -> Path:
+        """Where a program writes the address of its metrics; Prometheus finds all of them by file_sd_configs."""
+        folder = self._plan.state / "metrics"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.json"
+
+    def _begin_exporter(self, worker: str) -> None:
+        targets = self._targets(worker)
+        targets.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "worker.exporter", "--config", str(self._plan.state / f"{worker}.yaml")]
+        command += ["--listen", "127.0.0.1:0", "--address-file", str(targets)]
+        # It has no business with Ray, and so no token.
+        environment = {key: value for key, value in self._environment().items() if not key.startswith("RAY_")}
+        self._begin(worker.replace("worker", "exporter"), command, environment)
+
     def _begin_coordinator(self, token_file: Path) -> None:
         plan = self._plan
         self._address_file.unlink(missing_ok=True)
@@ -122,6 +140,8 @@ class EmbeddedFarm:
             ray_address=f"127.0.0.1:{self._port}",
             ray_node_ip="127.0.0.1",
             ray_token_file=str(token_file),
+            metrics_listen="127.0.0.1:0",
+            metrics_address_file=str(self._targets("coordinator")),
         )
         path = plan.state / "coordinator.yaml"
         path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
@@ -181,7 +201,7 @@ class EmbeddedFarm:
         """End all programs, coordinator first, and remove Ray's temporary folder. Touches nothing in a folder that is another farm's."""
         if not self._claim.held:
             return
-        for name in ("coordinator", *[each for each in self.services if each.startswith("worker")]):
+        for name in ("coordinator", *[each for each in self.services if each.startswith(("worker", "exporter"))]):
             if name in self.services:
                 self.services[name].terminate()
         if "ray-head" in self.services:
