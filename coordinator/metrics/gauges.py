@@ -64,7 +64,9 @@ class Gauges(Collector):
             self._family("kernfarm_builds", "Builds that are not finished.", lambda s, a: census.builds.get((BuildState(s), a), 0)),
             self._family("kernfarm_queue_steps", "Steps that are ready and wait for a worker.", lambda a: census.queued.get(a, 0)),
             self._family(
-                "kernfarm_queue_oldest_seconds", "How long the oldest of them has waited.", lambda a: max(0.0, census.oldest.get(a, 0.0))
+                "kernfarm_queue_oldest_seconds",
+                "How long the oldest of the steps that are ready has waited.",
+                lambda a: max(0.0, census.oldest.get(a, 0.0)),
             ),
             self._family("kernfarm_attempts_running", "Attempts in flight.", lambda k: census.running.get(StepKind(k), 0)),
             self._family("kernfarm_workers", "Workers in service.", lambda: census.workers),

@@ -189,7 +189,7 @@ async def test_an_endless_message_still_arrives_as_a_problem(served: Running) ->
 async def test_a_call_without_a_deadline_of_its_own_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     farm = FakeFarm()
     farm.patience = 30
-    monkeypatch.setattr(rpc, "Interceptor", lambda: Interceptor(limit=0.2))
+    monkeypatch.setattr(rpc, "Interceptor", lambda **more: Interceptor(limit=0.2, **more))
     server, address = await service.serve(farm, listen="127.0.0.1:0", tenant="t", max_upload_bytes=1)
     caught = await problem_of(Running(farm, server, address), lambda client: client.submit(SPEC, {}, request_id="1"))
     assert caught.problem.code is Code.TIMEOUT
