@@ -32,6 +32,8 @@ class Exposition:
 
 def registry_of(component: str) -> CollectorRegistry:
     """A registry with what every program of the farm tells: its version, and its own CPU, memory and file descriptors."""
+    # When a series began is told by the process's start time; as series of their own these would be a third of all.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     registry = CollectorRegistry(auto_describe=True)
     info = Info("kernfarm_build", "Version of this program; always 1.", registry=registry)
     info.info({"component": component, "version": _version()})
@@ -45,8 +47,6 @@ def serve(registry: CollectorRegistry, listen: str, *, job: str, address_file: s
     host, _, port = listen.rpartition(":")
     if not host or not port.isdigit():
         raise FarmError(Code.INVALID_ARGUMENT, f"no address to serve metrics on: {listen!r}", where="metrics", hint="host:port")
-    # When a series began is told by the process's start time; as series of their own these would be a third of all.
-    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no annotations
     try:
         server, thread = prometheus_client.start_http_server(int(port), host.strip("[]"), registry)
     except (OSError, OverflowError) as error:
