@@ -247,7 +247,7 @@ ROWS: tuple[tuple[str, tuple[Graph, ...]], ...] = (
                 "Calls that failed",
                 "",
                 "reqps",
-                (('sum by (method, code) (rate(kernfarm_grpc_requests_total{code!="OK"}[$__rate_interval]))', "{{method}} {{code}}"),),
+                (('sum by (method, code) (rate(kernfarm_grpc_requests_total{code!="OK"}[$__rate_interval])) > 0', "{{method}} {{code}}"),),
             ),
             Graph(
                 "Duration of calls",

@@ -22,9 +22,9 @@ _INTRO = """# Metrics
 
 Made by `tools/metrics_doc.py` (`make monitoring`). How to scrape them, the dashboard and the alerts: [monitoring.md](monitoring.md).
 
-All series of a program but those of failed calls are there from its start, at 0. Labels have no other values than those listed
-below; what fits none of them counts as `other` (flavours of a user's own as `custom`), so no request can make new series. Counters start
-at 0 again when a program does; gauges tell what is.
+All series of a program are there from its start, at 0, but for calls that gRPC itself refuses. Labels have no other values than those
+listed below; what fits none of them counts as `other` (flavours of a user's own as `custom`), so no request can make series without end.
+Counters start at 0 again when a program does; gauges tell what is.
 """
 
 

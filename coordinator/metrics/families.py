@@ -28,8 +28,9 @@ _STEP_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 1800
 _COMMIT_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _CALL_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 _FAULTS = tuple((handling.fault.value, code.value) for code, handling in HANDLING.items())
-# Of all statuses of each method only the good one is sure to come.
-_CALLS = tuple((method, "OK") for method in METHOD.values)
+# The statuses that our own code ends calls with; others are gRPC's own.
+_STATUSES = sorted({"OK", "CANCELLED", *(handling.status for handling in HANDLING.values())})
+_CALLS = tuple((method, status) for method in METHOD.values for status in _STATUSES)
 
 
 class Families:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kernel.steps import Tree
