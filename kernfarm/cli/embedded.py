@@ -72,6 +72,7 @@ class EmbeddedFarm:
         plan = self._plan
         self._claim.take()
         self._told = stop or self._told
+        self._forget_targets()  # those of a farm that was killed, which may have had more workers
         token_file = plan.state / "ray-token"
         token_file.touch(mode=0o600)
         token_file.write_text(self._token)
@@ -120,9 +121,12 @@ class EmbeddedFarm:
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.json"
 
+    def _forget_targets(self) -> None:
+        for path in (self._plan.state / "metrics").glob("*.json"):
+            path.unlink()
+
     def _begin_exporter(self, worker: str) -> None:
         targets = self._targets(worker)
-        targets.unlink(missing_ok=True)
         command = [sys.executable, "-m", "worker.exporter", "--config", str(self._plan.state / f"{worker}.yaml")]
         command += ["--listen", "127.0.0.1:0", "--address-file", str(targets)]
         # It has no business with Ray, and so no token.
@@ -208,6 +212,7 @@ class EmbeddedFarm:
             # Its table of nodes waits ten seconds for nodes that have gone; nothing in it outlives the farm.
             self.services["ray-head"].terminate(grace_seconds=1.0)
         self._address_file.unlink(missing_ok=True)
+        self._forget_targets()
         self._claim.release()
 
 
