@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto clean
+.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto monitoring clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ bench: setup ## plain make against the farm, side by side; CONFIGS=small for one
 
 proto: setup-dev ## generate the gRPC code from proto/ anew
 	@$(PYTHON) tools/generate.py
+
+monitoring: setup-dev ## generate the dashboard and the page of metrics anew
+	@$(PYTHON) tools/dashboard.py
+	@$(PYTHON) tools/metrics_doc.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from coordinator import service, signing
 from coordinator.access.audit import Audit
 from coordinator.access.gate import Gate
@@ -21,9 +23,12 @@ from coordinator.fleet import Fleet
 from coordinator.fleet_ray import RayFleet
 from coordinator.fleet_signing import SigningFleet
 from coordinator.journal import Journal
+from coordinator.metrics.gauges import Gauges, on_loop
+from coordinator.metrics.observed import Metrics
 from kernel.errors import Code, FarmError
-from kernfarm import settings
+from kernfarm import exposition, settings
 from kernfarm.blobs import BlobStore
+from kernfarm.exposition import Exposition
 from kernfarm.settings import CoordinatorSettings
 
 
@@ -38,7 +43,11 @@ async def run(config: CoordinatorSettings) -> int:
     if config.signer_socket:
         fleet = SigningFleet(fleet, functools.partial(signing.sign, Path(config.signer_socket)))
     blobs = BlobStore.open(config.blobs_url, config.blobs_options)
-    farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time)
+    registry = exposition.registry_of("coordinator")
+    metrics = Metrics(registry)
+    farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time, observer=metrics)
+    registry.register(Gauges(on_loop(asyncio.get_running_loop(), farm.census), metrics.committing_seconds))
+    scraped = _serve_metrics(config, registry)  # before the fleet: an address that is taken is said at once
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -51,6 +60,7 @@ async def run(config: CoordinatorSettings) -> int:
         guard=gate,
         ownership=Ownership(journal.engine),
         max_upload_bytes=config.max_upload_bytes,
+        observe=metrics.called,
     )
     if config.address_file:
         path = Path(config.address_file)
@@ -60,8 +70,18 @@ async def run(config: CoordinatorSettings) -> int:
     waits = [asyncio.create_task(stop.wait()), asyncio.create_task(farm.failed.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     await server.stop(grace=2)
+    if scraped is not None:
+        await asyncio.to_thread(scraped.close)
     await farm.stop()
     return 1 if farm.failed.is_set() else 0
+
+
+def _serve_metrics(config: CoordinatorSettings, registry: CollectorRegistry) -> Exposition | None:
+    if not config.metrics_listen:
+        return None
+    scraped = exposition.serve(registry, config.metrics_listen, job="kernfarm-coordinator", address_file=config.metrics_address_file)
+    logging.getLogger("coordinator").info("metrics on %s", scraped.address)
+    return scraped
 
 
 def _token(config: CoordinatorSettings) -> str:

@@ -9,8 +9,9 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
-from coordinator import admission, planning, scheduler, views
+from coordinator import admission, census, planning, scheduler, views
 from coordinator.api import ANY_TEAM, BuildView
+from coordinator.census import Census
 from coordinator.changes import Changes
 from coordinator.events import (
     BlobsLost,
@@ -41,6 +42,7 @@ from coordinator.fleet import (
 from coordinator.journal import Journal
 from coordinator.logs import Logs
 from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
+from coordinator.observer import Observer, Unobserved
 from coordinator.state import Build, BuildState, Step, blobs_of
 from kernel import digest as digests
 from kernel.errors import Code, FarmError, Problem
@@ -65,13 +67,21 @@ class Farm:
     """Implements coordinator.api.FarmApi. One event loop owns it; the journal's commits are the only waiting while state changes."""
 
     def __init__(
-        self, settings: CoordinatorSettings, *, journal: Journal, fleet: Fleet, blobs: BlobStore, clock: Callable[[], float]
+        self,
+        settings: CoordinatorSettings,
+        *,
+        journal: Journal,
+        fleet: Fleet,
+        blobs: BlobStore,
+        clock: Callable[[], float],
+        observer: Observer | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
         self._fleet = fleet
         self._blobs = blobs
         self._clock = clock
+        self._observer = observer or Unobserved()
         self._logs = Logs(settings.state_dir / "logs")
         self._machine = Machine(source_ttl_seconds=settings.source_ttl_seconds)
         self._workers: dict[str, WorkerInfo] = {}
@@ -160,11 +170,13 @@ class Farm:
 
     async def _write(self, events: list[Event]) -> None:
         try:
-            await asyncio.to_thread(self._journal.append, events)
+            with self._observer.commit():
+                await asyncio.to_thread(self._journal.append, events)
         except FarmError:
             log.critical("the journal can't be written; stopping, so that nothing is promised that would be forgotten")
             self.failed.set()
             raise
+        self._observer.committed(events, self._machine)
 
     async def _carry_out(self, instruction: Instruction) -> None:
         match instruction:
@@ -243,6 +255,7 @@ class Farm:
 
     async def _hear(self, event: FleetEvent) -> None:
         now = self._clock()
+        self._observer.heard(event)
         match event:
             case WorkerJoined(worker=worker):
                 log.info("worker %s joined: %s", worker.name, worker)
@@ -391,6 +404,10 @@ class Farm:
 
     async def result(self, tenant: str, build_id: str) -> dict[str, Any]:
         return views.result_record(self._find(tenant, build_id))
+
+    def census(self) -> Census:
+        """How many there are of everything. In the event loop only; what a commit under way will say counts already."""
+        return census.take(self._machine, list(self._workers.values()), self._clock())
 
     async def workers(self) -> tuple[tuple[WorkerInfo, int], ...]:
         busy = self._busy()

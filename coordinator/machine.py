@@ -140,6 +140,10 @@ class Machine:
                     return build_id
         return None
 
+    def live(self) -> list[Build]:
+        """Builds that are not finished."""
+        return list(self._live.values())
+
     def ready(self) -> list[tuple[Build, Step]]:
         """Steps that could be launched now: ready, and their work is not being done for another build. One for each work."""
         running = {step.work for _, step in self.running().values()}

@@ -112,13 +112,21 @@ class BuildService(pb_grpc.BuildServiceServicer):
 
 
 async def serve(
-    farm: FarmApi, *, listen: str, access: AccessSettings, guard: Gate, ownership: Ownership, max_upload_bytes: int
+    farm: FarmApi,
+    *,
+    listen: str,
+    access: AccessSettings,
+    guard: Gate,
+    ownership: Ownership,
+    max_upload_bytes: int,
+    observe: rpc.Observe | None = None,
 ) -> tuple[grpc.aio.Server, str]:
-    """Start serving; returns the server and the address it listens on. Raises FarmError: INTERNAL (policies), INVALID_ARGUMENT (TLS is
-    needed, or its files don't fit), UNAVAILABLE (address)."""
+    """Start serving; returns the server and the address it listens on. `observe`: as rpc.Interceptor has it.
+
+    Raises FarmError: INTERNAL (policies), INVALID_ARGUMENT (TLS is needed, or its files don't fit), UNAVAILABLE (address)."""
     rpc.check_policies()
     credentials = server_credentials(listen, access.tls)
-    server = grpc.aio.server(interceptors=[rpc.Interceptor(guard)], options=list(rpc.SERVER_OPTIONS))
+    server = grpc.aio.server(interceptors=[rpc.Interceptor(guard, observe=observe)], options=list(rpc.SERVER_OPTIONS))
     service = BuildService(farm, blobs=TeamBlobs(farm, ownership), max_upload_bytes=max_upload_bytes)
     pb_grpc.add_BuildServiceServicer_to_server(service, server)
     checks = health.aio.HealthServicer()

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DOMAIN = "kernfarm"
 SERVICE = pb.DESCRIPTOR.services_by_name["BuildService"].full_name
 CHUNK = 1 << 20
+Observe = Callable[[str, str, float], None]
 
 # Answers come from memory or a small file; a submit waits up to ten seconds for the first worker of a farm that has just started.
 UNARY_SECONDS = 60.0
@@ -120,13 +121,17 @@ class Gate(Protocol):
 class Interceptor(grpc.aio.ServerInterceptor):
     """Around every call: the gate first, then failures become statuses with details, unexpected ones get an incident number.
 
+    `observe` is told method, status and seconds of each call that ended.
     `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does,
     or when the reader is no longer let in.
     """
 
-    def __init__(self, gate: Gate, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS) -> None:
+    def __init__(
+        self, gate: Gate, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS, observe: Observe | None = None
+    ) -> None:
         self._gate = gate
         self._policies = all_policies()
+        self._observe = observe
         self._limit = limit
         self._limits = limits
 
@@ -141,7 +146,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
 
             async def stream(request: Any, context: Any) -> Any:
-                async with _Guard(name, context), self._gate.visit(name, policy, context, _about(request)) as visit:
+                async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)) as visit:
                     async for answer in _while_let_in(inner(request, context), visit, self._gate.recheck_seconds):
                         yield answer
 
@@ -150,7 +155,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Any) -> Any:
-            async with _Guard(name, context), self._gate.visit(name, policy, context, _about(request)):
+            async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)):
                 try:
                     # A deadline of our own for callers that set none: nothing may hold resources for ever.
                     async with asyncio.timeout(self._limits.get(name, self._limit)):
@@ -199,9 +204,10 @@ async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterat
 
 
 class _Guard:
-    def __init__(self, name: str, context: Any) -> None:
+    def __init__(self, name: str, context: Any, observe: Observe | None) -> None:
         self._name = name
         self._context = context
+        self._observe = observe
         self._started = time.monotonic()
 
     async def __aenter__(self) -> None:
@@ -209,6 +215,8 @@ class _Guard:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         seconds = time.monotonic() - self._started
+        if self._observe is not None:
+            self._observe(self._name, _status_of(error, self._context), seconds)
         if isinstance(error, FarmError):
             log.info("%s %s in %.3f s", self._name, error.problem.code, seconds)
             await self._context.abort_with_status(to_status(error.problem))
@@ -219,6 +227,17 @@ class _Guard:
             await self._context.abort_with_status(to_status(problem))
         elif error is None:
             log.debug("%s ok in %.3f s", self._name, seconds)
+
+
+def _status_of(error: BaseException | None, context: Any) -> str:
+    """Name of the grpc.StatusCode that a call ends with."""
+    if isinstance(error, FarmError):
+        return error.problem.handling.status
+    if isinstance(error, grpc.aio.AbortError):  # our own code never aborts; gRPC's health service does
+        return str(grpc.StatusCode(context.code()).name)
+    if isinstance(error, Exception):
+        return "INTERNAL"
+    return "OK" if error is None else "CANCELLED"
 
 
 def to_status(problem: Problem) -> Any:

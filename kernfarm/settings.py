@@ -122,6 +122,8 @@ class CoordinatorSettings:
     ray_address: str = _setting("", "host:port of the Ray head's GCS")
     ray_node_ip: str = _setting("", "address of this machine in the Ray cluster; empty: Ray finds it out")
     ray_token_file: str = _setting("", "file with the cluster's token, mode 0600")
+    metrics_listen: str = _setting("", "host:port to serve metrics on; empty: nowhere, because whoever reaches it may read them")
+    metrics_address_file: str = _setting("", "where to write that address, as a target file for Prometheus' file_sd_configs")
     heartbeat_seconds: float = _setting(2.0, "how often an attempt says that it lives")
     heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
     step_timeout_seconds: float = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")

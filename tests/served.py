@@ -19,6 +19,7 @@ from coordinator.access.gate import Gate
 from coordinator.access.ownership import Ownership
 from coordinator.api import FarmApi
 from coordinator.schema import METADATA
+from kernfarm import rpc
 from kernfarm.client import FarmClient
 from kernfarm.credentials import Credentials
 from kernfarm.private import write_private
@@ -69,11 +70,17 @@ class Served:
         METADATA.create_all(engine)
         self.ownership = Ownership(engine)
 
-    async def start(self, listen: str, max_upload_bytes: int = 3 << 20) -> None:
+    async def start(self, listen: str, max_upload_bytes: int = 3 << 20, observe: rpc.Observe | None = None) -> None:
         settings = replace(self.settings, tokens_file=str(self.tokens.path))
         gate = Gate(settings, Audit(self.home / "audit.jsonl", clock=time.time))
         self.server, self.address = await service.serve(
-            self.farm, listen=listen, access=settings, guard=gate, ownership=self.ownership, max_upload_bytes=max_upload_bytes
+            self.farm,
+            listen=listen,
+            access=settings,
+            guard=gate,
+            ownership=self.ownership,
+            max_upload_bytes=max_upload_bytes,
+            observe=observe,
         )
 
     def credentials(self, token: str | None = None) -> Credentials:
@@ -91,12 +98,18 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    home: Path, farm: FarmApi, *, listen: str = "", settings: AccessSettings | None = None, ca: bytes | None = None
+    home: Path,
+    farm: FarmApi,
+    *,
+    listen: str = "",
+    settings: AccessSettings | None = None,
+    ca: bytes | None = None,
+    observe: rpc.Observe | None = None,
 ) -> AsyncIterator[Served]:
     """Serve a farm; by default on a Unix socket in `home`. `settings` may bring TLS; then `ca` is whom clients trust."""
     served = Served(home, farm, settings or AccessSettings(recheck_seconds=0.2))
     served.ca = ca
-    await served.start(listen or f"unix:{home}/s")
+    await served.start(listen or f"unix:{home}/s", observe=observe)
     try:
         yield served
     finally:

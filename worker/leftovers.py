@@ -47,6 +47,23 @@ def sweep(parent: Path, prefix: str = "") -> None:
             log.error("cannot look after %s: %s", lock_path, error)
 
 
+def count(parent: Path) -> tuple[int, int]:
+    """How many folders below `parent` an owner uses that lives, and how many were left by owners that died.
+
+    Asks for a shared lock and gives it back at once: a sweep that meets it passes the folder over until the next time."""
+    living = dead = 0
+    for lock_path in parent.glob(f"*{_SUFFIX}"):
+        try:
+            with lock_path.open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                dead += lock_path.with_name(lock_path.name.removesuffix(_SUFFIX)).is_dir()
+        except BlockingIOError:
+            living += 1
+        except FileNotFoundError:
+            continue  # just ended
+    return living, dead
+
+
 def _lock(path: Path) -> IO[str]:
     while True:
         lock = path.open("w")

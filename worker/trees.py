@@ -87,7 +87,9 @@ class TreeCache:
         place.chmod(0o755)
         try:
             make(place / "src")
-            headers = [path for path, _, _ in archive.walk(place / "src") if path.endswith(".h")]
+            files = [(path, info.st_size) for path, info, _ in archive.walk(place / "src")]
+            headers = [path for path, _ in files if path.endswith(".h")]
+            (place / "size").write_text(str(sum(size for _, size in files)))
             (place / "salt").write_text(shadow_salt(headers))
         except BaseException:
             archive.remove_tree(place)
@@ -124,11 +126,9 @@ class TreeCache:
 
     def _evict(self) -> None:
         """Remove the longest unused trees until the others fit; those in use stay."""
-        places = [place for place in self._folder.iterdir() if (place / "salt").exists()]
-        places.sort(key=lambda place: (place / "salt").stat().st_mtime)
-        sizes = {place: sum(info.st_size for _, info, _ in archive.walk(place)) for place in places}
+        sizes = sizes_of(self._folder)
         total = sum(sizes.values())
-        for place in places:
+        for place in sorted(sizes, key=lambda place: (place / "salt").stat().st_mtime):
             if total <= self._limit:
                 return
             with (self._folder / f"{place.name}.lock").open("a") as lock:
@@ -138,6 +138,20 @@ class TreeCache:
                     continue
                 archive.remove_tree(place)
                 total -= sizes[place]
+
+
+def sizes_of(folder: Path) -> dict[Path, int]:
+    """The finished trees of a cache's folder, and the bytes of their files as `limit_bytes` counts them: hard links of a patched tree
+    again, as if they were copies. A tree that is being removed may be missing."""
+    sizes: dict[Path, int] = {}
+    for salt in folder.glob("*/salt"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            sizes[salt.parent] = int((salt.parent / "size").read_text())
+        # Made before trees had their size written down.
+        if salt.parent not in sizes and salt.exists():
+            with contextlib.suppress(FileNotFoundError):
+                sizes[salt.parent] = sum(info.st_size for _, info, _ in archive.walk(salt.parent))
+    return sizes
 
 
 def _link_copy(base: Path, to: Path) -> None:

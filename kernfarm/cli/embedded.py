@@ -85,6 +85,7 @@ class EmbeddedFarm:
         self._claim.take()
         self._told = stop or self._told
         self._files.ensure(plan.listen)
+        self._forget_targets()  # those of a farm that was killed, which may have had more workers
         token_file = plan.state / "ray-token"
         write_private(token_file, self._token.encode())
         ray = str(Path(sys.executable).with_name("ray"))
@@ -100,10 +101,13 @@ class EmbeddedFarm:
             self.log_of(name).unlink(missing_ok=True)
             self._begin_worker(ray, index, name)
             self._await(name, lambda name=name: _STARTED in self.log_of(name).read_text(errors="replace"))
+            self._begin_exporter(name)
         self._begin_coordinator(token_file, self._begin_signer())
         self._await("coordinator", lambda: self._address_file.exists() and bool(self._address_file.read_text().strip()))
         self.address = self._address_file.read_text().strip()
         self._await("coordinator", lambda: asyncio.run(self._workers_there()) >= plan.workers)
+        for index in range(1, plan.workers + 1):
+            self._await(f"exporter-{index}", self._targets(f"worker-{index}").exists)
 
     @property
     def credentials(self) -> Credentials:
@@ -140,11 +144,31 @@ class EmbeddedFarm:
 
     def _begin_signer(self) -> Path:
         """Returns the socket where it listens."""
-        environment = {key: value for key, value in self._environment().items() if not key.startswith("RAY_")}
+        environment = self._without_ray()
         program = signer.prepare(self._plan.state.absolute(), environment)
         self._begin("signer", list(program.command), environment)
         self._await("signer", program.socket.is_socket)
         return program.socket
+
+    def _targets(self, name: str) -> Path:
+        """Where a program writes the address of its metrics; Prometheus finds all of them by file_sd_configs."""
+        folder = self._plan.state / "metrics"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.json"
+
+    def _forget_targets(self) -> None:
+        for path in (self._plan.state / "metrics").glob("*.json"):
+            path.unlink()
+
+    def _without_ray(self) -> dict[str, str]:
+        """For programs that have no business with Ray: without its token."""
+        return {key: value for key, value in self._environment().items() if not key.startswith("RAY_")}
+
+    def _begin_exporter(self, worker: str) -> None:
+        targets = self._targets(worker)
+        command = [sys.executable, "-m", "worker.exporter", "--config", str(self._plan.state / f"{worker}.yaml")]
+        command += ["--listen", "127.0.0.1:0", "--address-file", str(targets)]
+        self._begin(worker.replace("worker", "exporter"), command, self._without_ray())
 
     def _begin_coordinator(self, token_file: Path, signer_socket: Path) -> None:
         plan = self._plan
@@ -161,6 +185,8 @@ class EmbeddedFarm:
             ray_node_ip="127.0.0.1",
             ray_token_file=str(token_file),
             signer_socket=str(signer_socket),
+            metrics_listen="127.0.0.1:0",
+            metrics_address_file=str(self._targets("coordinator")),
         )
         path = plan.state / "coordinator.yaml"
         path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
@@ -231,13 +257,14 @@ class EmbeddedFarm:
         """End all programs, coordinator first, and remove Ray's temporary folder. Touches nothing in a folder that is another farm's."""
         if not self._claim.held:
             return
-        for name in ("coordinator", "signer", *[each for each in self.services if each.startswith("worker")]):
+        for name in ("coordinator", "signer", *[each for each in self.services if each.startswith(("worker", "exporter"))]):
             if name in self.services:
                 self.services[name].terminate()
         if "ray-head" in self.services:
             # Its table of nodes waits ten seconds for nodes that have gone; nothing in it outlives the farm.
             self.services["ray-head"].terminate(grace_seconds=1.0)
         self._address_file.unlink(missing_ok=True)
+        self._forget_targets()
         self._claim.release()
 
 

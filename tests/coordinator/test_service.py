@@ -93,7 +93,7 @@ async def test_a_call_without_a_deadline_of_its_own_ends(tmp_path: Path, monkeyp
     farm = FakeFarm()
     farm.patience = 30
     real = rpc.Interceptor
-    monkeypatch.setattr(rpc, "Interceptor", lambda gate: real(gate, limit=0.2))
+    monkeypatch.setattr(rpc, "Interceptor", lambda gate, **more: real(gate, limit=0.2, **more))
     async with serving(tmp_path, farm) as served:
         caught = await problem_of(served, lambda client: client.submit(SPEC, {}, request_id="1"))
     assert caught.problem.code is Code.TIMEOUT

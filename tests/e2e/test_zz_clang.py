@@ -73,7 +73,7 @@ def built() -> Iterator[Built]:
 
 async def _build(farm: EmbeddedFarm, to: Path) -> BuildInfo:
     prepared = request.prepare(DRAFT)
-    async with FarmClient(farm.address) as client:
+    async with FarmClient(farm.address, farm.credentials) as client:
         builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
         info = [each async for each in client.watch(builds[0]["id"])][-1]
         assert info["state"] == "succeeded", info["problem"]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from coordinator.events import Event
 from coordinator.farm import Farm
-from coordinator.fleet import AttemptFailed, AttemptFinished, FleetEvent, WorkerInfo, WorkerJoined
+from coordinator.fleet import AttemptFailed, AttemptFinished, FleetEvent, WorkerInfo, WorkerJoined, WorkerLost
 from coordinator.journal import Journal
+from coordinator.observer import Observer
 from kernel.codec import canonical
 from kernel.errors import Problem
 from kernel.plan import Inventory
@@ -81,8 +82,11 @@ class FakeFleet:
     async def abort(self, attempt_id: str) -> None:
         self.aborted.append(attempt_id)
 
-    async def finish(self, attempt: Attempt, result: Result) -> None:
-        await self._events.put(AttemptFinished(attempt_id=attempt.attempt_id, result=result, usage=Usage()))
+    async def finish(self, attempt: Attempt, result: Result, usage: Usage | None = None) -> None:
+        await self._events.put(AttemptFinished(attempt_id=attempt.attempt_id, result=result, usage=usage or Usage()))
+
+    async def lose_worker(self) -> None:
+        await self._events.put(WorkerLost(worker_id=WORKER.worker_id, reason="gone"))
 
     async def fail(self, attempt: Attempt, problem: Problem) -> None:
         await self._events.put(AttemptFailed(attempt_id=attempt.attempt_id, problem=problem, usage=Usage()))
@@ -103,12 +107,12 @@ class SlowJournal(Journal):
 class Bench:
     """A farm on a fake fleet, and what is needed to play it."""
 
-    def __init__(self, home: Path, *, signer_socket: str = "") -> None:
+    def __init__(self, home: Path, *, signer_socket: str = "", observer: Observer | None = None) -> None:
         self.settings = CoordinatorSettings(state_dir=home, blobs_url=f"file://{home}/blobs", signer_socket=signer_socket)
         self.journal = SlowJournal(f"sqlite:///{home}/journal.sqlite")
         self.fleet = FakeFleet()
         self.blobs = BlobStore.open(self.settings.blobs_url)
-        self.farm = Farm(self.settings, journal=self.journal, fleet=self.fleet, blobs=self.blobs, clock=time.time)
+        self.farm = Farm(self.settings, journal=self.journal, fleet=self.fleet, blobs=self.blobs, clock=time.time, observer=observer)
 
     async def submit(self, name: str = "", request_id: str = "", *, boot: bool = False) -> str:
         source = SourceSpec(kind=SourceKind.DEBIAN, ref="6.1=1")
