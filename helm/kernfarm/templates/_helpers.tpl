@@ -199,3 +199,25 @@ object-store-memory: "80000000"
     {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* What the coordinator reaches beside Ray; empty when journal and blobs are volumes and there is no identity provider. */}}
+{{- define "kernfarm.coordinatorEgress" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- if eq .Values.journal.kind "postgresql" }}
+- to:
+    {{- range $policy.postgresqlCidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports:
+    - {port: {{ .Values.journal.postgresql.port }}, protocol: TCP}
+{{- end }}
+{{- if .Values.access.oidc.issuer }}
+- to:
+    {{- range $policy.oidcCidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports:
+    - {port: 443, protocol: TCP}
+{{- end }}
+{{- include "kernfarm.s3Egress" . }}
+{{- end }}
