@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-dev demo test lint unit integration e2e bench proto clean
+.PHONY: help setup setup-dev demo test lint unit integration e2e bench proto images compose-credentials clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,12 @@ bench: setup ## plain make against the farm, side by side; CONFIGS=small for one
 
 proto: setup-dev ## generate the gRPC code from proto/ anew
 	@$(PYTHON) tools/generate.py
+
+images: ## container images of coordinator and worker; ARGS="--build-arg BASE=..." for a site's own base
+	@for target in coordinator worker; do docker build --file docker/Dockerfile --target $$target --tag kernfarm/$$target:0.1.0 $(ARGS) . || exit 1; done
+
+compose-credentials: ## token, certificates and signing key for deploy/compose.yaml, once; NAMES="farm.example.org" for the certificate
+	@deploy/credentials.sh deploy/credentials $(NAMES)
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

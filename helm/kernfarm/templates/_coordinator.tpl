@@ -6,16 +6,7 @@ would be closed to the others. */}}
 - name: store
   image: {{ include "kernfarm.image" (list . "coordinator") }}
   imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command:
-    - /bin/sh
-    - -ec
-    - |
-      umask 0007
-      cd /var/lib/kernfarm/blobs
-      mkdir -p blobs ccache
-      for high in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do
-        for low in 0 1 2 3 4 5 6 7 8 9 a b c d e f; do mkdir -p "blobs/$high$low"; done
-      done
+  command: [kernfarm-layout, /var/lib/kernfarm/blobs]
   securityContext:
     runAsUser: {{ include "kernfarm.uid.coordinator" . }}
     runAsGroup: {{ include "kernfarm.gid" . }}

@@ -89,15 +89,13 @@ initContainers:
     image: {{ include "kernfarm.image" (list $root "worker") }}
     imagePullPolicy: {{ $root.Values.image.pullPolicy }}
     command:
-      - /bin/sh
-      - -ec
-      - |
-        sed "s/^name: .*/name: $POD_NAME/" /etc/kernfarm/template/worker.yaml >/etc/kernfarm/worker/worker.yaml
-        cp -a /usr/share/kernfarm/apt-lists/. /var/lib/apt/lists/
-        {{- if $root.Values.sources.refreshApt }}
-        apt-get update -qq -o APT::Sandbox::User=root -o Acquire::http::Timeout=30 ||
-          echo "apt's lists were not refreshed; debian: sources are those of the image's lists" >&2
-        {{- end }}
+      - kernfarm-prepare-worker
+      - /etc/kernfarm/template/worker.yaml
+      - /etc/kernfarm/worker/worker.yaml
+      - $(POD_NAME)
+      {{- if $root.Values.sources.refreshApt }}
+      - --refresh-apt
+      {{- end }}
     env:
       - name: POD_NAME
         valueFrom: {fieldRef: {fieldPath: metadata.name}}
