@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,12 @@ from tests.deploy.composed import Composed, services
 from tests.deploy.rendering import ROOT
 from tests.fakes import fake_linux
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(1500),
+    # The Docker SDK leaves connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 BASE = "kernfarm-test-base:latest"
 IMAGES = ("coordinator", "worker")
@@ -67,23 +73,43 @@ def _connect(folder: Path, child: subprocess.Popen[bytes]) -> docker.DockerClien
     deadline = time.monotonic() + 60
     while True:
         assert child.poll() is None and time.monotonic() < deadline, (folder / "log").read_text(errors="replace")[-2000:]
-        try:
-            return docker.DockerClient(base_url=f"unix://{folder}/docker.sock", timeout=900)
-        except docker.errors.DockerException:
-            time.sleep(0.2)
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(f"{folder}/docker.sock") == 0:
+                return docker.DockerClient(base_url=f"unix://{folder}/docker.sock", timeout=900)
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def docker_folder() -> Iterator[Path]:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(mode=0o711)
+    """With KEEP in the environment the images stay for the next run."""
+    if "KEEP" not in os.environ:
+        _remove(FOLDER)
+    FOLDER.mkdir(mode=0o711, exist_ok=True)
     yield FOLDER
-    shutil.rmtree(FOLDER)
+    if "KEEP" not in os.environ:
+        _remove(FOLDER)
+
+
+def _remove(folder: Path) -> None:
+    """A daemon leaves mounts of network namespaces behind."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        if (mount := line.split()[1]).startswith(f"{folder}/"):
+            run("umount", mount)
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def built(docker_folder: Path) -> Path:
     """Both images, in the data folder of a daemon that has ended."""
+    done = docker_folder / "built"
+    if not done.exists():
+        _build(docker_folder)
+        done.touch()
+    return docker_folder
+
+
+def _build(docker_folder: Path) -> None:
     root = docker_folder / "root.tar"
     # What reaches the package indexes here reaches them in the base image too: sources, certificates, pip's and apt's configuration.
     copies = [f"--customize-hook=copy-in {name} {Path(name).parent}" for name in _configuration()]
@@ -110,7 +136,6 @@ def built(docker_folder: Path) -> Path:
             )
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         client.close()
-    return docker_folder
 
 
 def _configuration() -> list[str]:
@@ -130,6 +155,8 @@ def client(built: Path) -> Iterator[docker.DockerClient]:
             yield found
             for container in found.containers.list(all=True):
                 container.remove(force=True)
+            found.networks.prune()
+            found.volumes.prune(filters={"all": True})
             found.close()
     finally:
         run("ip", "netns", "del", name)
@@ -242,6 +269,8 @@ PYTHON
 def farm(client: docker.DockerClient) -> Composed:
     if "access" not in {each.name for each in fields(CoordinatorSettings)} or not hasattr(settings, "SignerSettings"):
         pytest.skip("this coordinator knows no access or signer settings")
+    if DEPLOY.exists():
+        shutil.rmtree(DEPLOY)
     DEPLOY.mkdir(mode=0o755)
     shutil.copytree(CONFIG, DEPLOY / "config")
     run(str(ROOT / "deploy/credentials.sh"), str(DEPLOY / "credentials"))
