@@ -156,7 +156,8 @@ def client(built: Path) -> Iterator[docker.DockerClient]:
             for container in found.containers.list(all=True):
                 container.remove(force=True)
             found.networks.prune()
-            found.volumes.prune(filters={"all": True})
+            for volume in found.volumes.list():
+                volume.remove()
             found.close()
     finally:
         run("ip", "netns", "del", name)
