@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from docker.models.containers import Container
+from docker.models.containers import Container, _create_container_args
 
 import docker
 from tests.deploy.rendering import ROOT
@@ -52,6 +52,19 @@ def services() -> dict[str, dict[str, Any]]:
     return dict(document["services"])
 
 
+def create(client: docker.DockerClient, image: str, command: Any, **options: Any) -> Container:
+    """A container, with what the `docker` and `docker compose` programs know and the SDK does not: systempaths=unconfined, which they
+    turn into empty lists of masked and read-only paths."""
+    asked = options.pop("security_opt", [])
+    profile = [each for each in asked if each != "systempaths=unconfined"]
+    words = _create_container_args(
+        {"image": image, "command": command, "version": client.api.api_version, "security_opt": profile, **options}
+    )
+    if profile != asked:
+        words["host_config"].update(MaskedPaths=[], ReadonlyPaths=[])
+    return client.containers.get(client.api.create_container(**words)["Id"])
+
+
 class Composed:
     """The farm of the compose file. `folder` stands for deploy/: `credentials` and `config` are looked up there."""
 
@@ -68,7 +81,8 @@ class Composed:
         assert not set(service) - _KNOWN, f"{name}: the stand-in does not know {set(service) - _KNOWN}"
         mode = service.get("network_mode", "")
         network: dict[str, Any] = {"network": self._network.name} if not mode else {"network_mode": self._of(mode)}
-        container = self._client.containers.create(
+        container = create(
+            self._client,
             service["image"],
             service["command"],
             name=name + replica,

@@ -22,7 +22,7 @@ import pytest
 import docker
 from kernfarm import settings
 from kernfarm.settings import CoordinatorSettings
-from tests.deploy.composed import Composed, services
+from tests.deploy.composed import Composed, create, services
 from tests.deploy.rendering import ROOT
 from tests.fakes import fake_linux
 
@@ -172,7 +172,7 @@ def once(client: docker.DockerClient, image: str, command: list[str], **options:
         "security_opt": ["no-new-privileges:true"],
         "tmpfs": {"/tmp": ""},
     }
-    container = client.containers.create(f"kernfarm/{image}:0.1.0", command, **{**confined, **options})  # type: ignore[arg-type]
+    container = create(client, f"kernfarm/{image}:0.1.0", command, **{**confined, **options})  # type: ignore[arg-type]
     try:
         container.start()
         code = container.wait(timeout=120)["StatusCode"]
@@ -228,7 +228,7 @@ def test_worker_offers_what_a_build_needs(client: docker.DockerClient) -> None:
     service = services()["worker"]
     script = """
 kernfarm-prepare-worker /etc/kernfarm/worker.yaml /run/worker.yaml worker-7
-kernfarm doctor --json
+kernfarm doctor --json || true
 python - <<'PYTHON'
 import dataclasses, json
 from worker.facts import facts
@@ -249,8 +249,7 @@ PYTHON
         tmpfs={"/tmp": "", "/run": "", "/var/lib/apt/lists": "", "/var/cache/apt": "", "/var/lib/kernfarm/worker": ""},
         volumes=[f"{CONFIG}/worker.yaml:/etc/kernfarm/worker.yaml:ro"],
     )
-    findings, end = json.JSONDecoder().raw_decode(output[output.index("[\n") if "[\n" in output else output.index("[{") :])
-    assert end > 0
+    findings, _ = json.JSONDecoder().raw_decode(output[output.index("[") :])
     # The image installs its environment at build time and needs nothing that makes one.
     assert {each["name"] for each in findings if not each["ok"]} <= {"ensurepip", "disk space"}
     facts = json.loads(next(line for line in output.splitlines() if line.startswith('{"name"')))
