@@ -22,7 +22,8 @@ keep() { # owner, mode, source, destination
 made() { echo "credentials: made $1" >&2; }
 
 if [ ! -e "$folder/ray-token" ]; then
-    openssl rand -hex 32 >"$work/ray-token"
+    # Without a line's end: Ray would take it for a part of the token.
+    openssl rand -hex 32 | tr -d '\n' >"$work/ray-token"
     keep 10001 0440 "$work/ray-token" "$folder/ray-token"
     made ray-token
 fi

@@ -30,9 +30,25 @@ _KNOWN = {
         "logging",
         "mem_limit",
     ),
-    *("network_mode", "networks", "pids_limit", "ports", "read_only", "restart", "secrets", "security_opt", "shm_size", "tmpfs", "user"),
+    *(
+        "network_mode",
+        "networks",
+        "pid",
+        "pids_limit",
+        "ports",
+        "read_only",
+        "restart",
+        "secrets",
+        "security_opt",
+        "shm_size",
+        "tmpfs",
+        "user",
+    ),
     "volumes",
 }
+SUBNET = "172.31.98.0/24"
+FIRST = "172.31.98.2"
+"""Address of the service that is started first."""
 _VARIABLES = {
     "${KERNFARM_VERSION:-0.1.0}": "0.1.0",
     "${KERNFARM_LISTEN:-127.0.0.1}": "0.0.0.0",
@@ -73,7 +89,8 @@ class Composed:
         self._folder = folder
         self._secrets: dict[str, Any] = yaml.safe_load(FILE.read_text())["secrets"]
         self.containers: dict[str, Container] = {}
-        self._network = client.networks.create("farm")
+        pool = docker.types.IPAMPool(subnet=SUBNET)
+        self._network = client.networks.create("farm", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
 
     def up(self, name: str, replica: str = "") -> Container:
         """Start one service. Raises what docker raises."""
@@ -94,6 +111,7 @@ class Composed:
             cap_add=service.get("cap_add"),
             security_opt=service["security_opt"],
             ipc_mode=self._of(service["ipc"]) if "ipc" in service else None,
+            pid_mode=self._of(service["pid"]) if "pid" in service else None,
             shm_size=service.get("shm_size"),
             mem_limit=service["mem_limit"],
             pids_limit=service.get("pids_limit"),
@@ -123,20 +141,19 @@ class Composed:
         assert command[0] == "CMD"
         deadline = time.monotonic() + seconds
         while True:
-            done = self.containers[name].exec_run(command[1:])
-            if done.exit_code == 0:
-                return
-            assert time.monotonic() < deadline, f"{name}: {done.output.decode()}\n{self.log(name)}"
+            try:
+                done = self.containers[name].exec_run(command[1:])
+                if done.exit_code == 0:
+                    return
+                said = done.output.decode()
+            except docker.errors.APIError as error:  # it is being started again
+                said = str(error)
+            assert time.monotonic() < deadline, f"{name}: {said}\n{self.log(name)}"
             time.sleep(1)
 
     def log(self, name: str) -> str:
         """The last lines of a service's output."""
         return str(self.containers[name].logs(tail=40).decode(errors="replace"))
-
-    def address(self, name: str) -> str:
-        """A service's address in the farm's network."""
-        self.containers[name].reload()
-        return str(self.containers[name].attrs["NetworkSettings"]["Networks"][self._network.name]["IPAddress"])
 
 
 def name_of(folder: str) -> str:

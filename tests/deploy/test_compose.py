@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 from dataclasses import fields
@@ -128,6 +129,11 @@ def test_who_can_read_what(credentials: Path) -> None:
         "signer": (10002, 0o700),
         "signer/signer.key": (10002, 0o400),
     }
+
+
+def test_rays_token_is_the_whole_file(credentials: Path) -> None:
+    """Ray takes a line's end for a part of the token, the coordinator does not: they would not understand each other."""
+    assert re.fullmatch(r"[0-9a-f]{64}", (credentials / "ray-token").read_text())
 
 
 def test_made_once(credentials: Path) -> None:

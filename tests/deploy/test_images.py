@@ -22,7 +22,7 @@ import pytest
 import docker
 from kernfarm import settings
 from kernfarm.settings import CoordinatorSettings
-from tests.deploy.composed import Composed, create, services
+from tests.deploy.composed import FIRST, Composed, create, services
 from tests.deploy.rendering import ROOT
 from tests.fakes import fake_linux
 
@@ -273,7 +273,7 @@ def farm(client: docker.DockerClient) -> Composed:
         shutil.rmtree(DEPLOY)
     DEPLOY.mkdir(mode=0o755)
     shutil.copytree(CONFIG, DEPLOY / "config")
-    run(str(ROOT / "deploy/credentials.sh"), str(DEPLOY / "credentials"))
+    run(str(ROOT / "deploy/credentials.sh"), str(DEPLOY / "credentials"), FIRST)
     composed = Composed(client, DEPLOY)
     composed.up("ray")
     composed.until_healthy("ray")
@@ -286,7 +286,7 @@ def farm(client: docker.DockerClient) -> Composed:
 def kernfarm(client: docker.DockerClient, farm: Composed, *words: str) -> str:
     """The command line, from the namespace that the farm is in."""
     credentials = DEPLOY / "credentials"
-    more = ["--farm", f"{farm.address('ray')}:7420", "--ca", str(credentials / "ca.pem"), "--token-file", str(credentials / "token")]
+    more = ["--farm", f"{FIRST}:7420", "--ca", str(credentials / "ca.pem"), "--token-file", str(credentials / "token")]
     argv = ["nsenter", f"--net=/run/netns/{client.namespace}", *_KERNFARM]
     done = subprocess.run([*argv, *words, *more], capture_output=True, text=True, timeout=400, check=False, env=_environment())
     assert done.returncode == 0, done.stdout + done.stderr + farm.log("coordinator") + farm.log("signer") + farm.log("worker")

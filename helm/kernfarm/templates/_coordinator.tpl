@@ -144,6 +144,9 @@ would be closed to the others. */}}
       value: /tmp
     - name: GRPC_ENABLE_FORK_SUPPORT
       value: "0"
+    # Ray looks for its mode when it is loaded, before the settings are read; the token itself is in the settings' ray_token_file.
+    - name: RAY_AUTH_MODE
+      value: token
     {{- include "kernfarm.blobEnv" . | nindent 4 }}
     {{- include "kernfarm.postgresEnv" (list . .Values.journal.postgresql.credentialsSecret) | nindent 4 }}
   ports:
