@@ -97,7 +97,7 @@ class Composed:
         service = services()[name]
         assert not set(service) - _KNOWN, f"{name}: the stand-in does not know {set(service) - _KNOWN}"
         mode = service.get("network_mode", "")
-        network: dict[str, Any] = {"network": self._network.name} if not mode else {"network_mode": self._of(mode)}
+        network: dict[str, Any] = {"network_mode": self._of(mode) if mode else "none"}
         container = create(
             self._client,
             service["image"],
@@ -105,7 +105,7 @@ class Composed:
             name=name + replica,
             user=service["user"],
             environment=service.get("environment", {}),
-            init=service["init"],
+            init=service.get("init", False),
             read_only=service["read_only"],
             cap_drop=service["cap_drop"],
             cap_add=service.get("cap_add"),
@@ -121,6 +121,12 @@ class Composed:
             **network,
         )
         self.containers[name + replica] = container
+        if not mode:
+            # Compose makes a service's name one of its aliases; others are in a mapping.
+            networks = service["networks"]
+            more = networks["farm"]["aliases"] if isinstance(networks, dict) else []
+            self._client.networks.get("none").disconnect(container)
+            self._network.connect(container, aliases=[name, *more])
         container.start()
         return container
 

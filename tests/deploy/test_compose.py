@@ -79,7 +79,7 @@ def test_the_signing_key_is_the_signers() -> None:
 
 
 def test_the_api_is_on_loopback_unless_told_otherwise() -> None:
-    (port,) = yaml.safe_load(FILE.read_text())["services"]["ray"]["ports"]
+    (port,) = yaml.safe_load(FILE.read_text())["services"]["pod"]["ports"]
     assert port == "${KERNFARM_LISTEN:-127.0.0.1}:7420:7420"
 
 
