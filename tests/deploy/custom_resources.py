@@ -59,7 +59,12 @@ _GROUP = _object(
     "rayStartParams",
     "template",
 )
-_ENDPOINT = _object({"port": {"type": "string"}, "interval": _DURATION, "path": {"type": "string"}})
+_RELABELING = _object(
+    {"action": {"enum": ["replace"]}, "targetLabel": {"type": "string"}, "replacement": {"type": "string"}}, "targetLabel"
+)
+_ENDPOINT = _object(
+    {"relabelings": {"type": "array", "items": _RELABELING}, "port": {"type": "string"}, "interval": _DURATION, "path": {"type": "string"}}
+)
 _RULE = _object(
     {"record": {"type": "string"}, "alert": {"type": "string"}, "expr": {"type": ["string", "integer"]}, "for": _DURATION}
     | {"keep_firing_for": _DURATION, "labels": _STRINGS, "annotations": _STRINGS},
