@@ -1,5 +1,5 @@
 """Schemas of the custom resources that the chart makes, written after their API references: every field that the chart may use, and no
-other. (KubeRay ray.io/v1 of KubeRay 1.4; Prometheus operator monitoring.coreos.com/v1.) Pod templates in them are checked as pods,
+other. (KubeRay ray.io/v1; Prometheus operator monitoring.coreos.com/v1.) Pod templates in them are checked as pods,
 strictly, by the schemas of Kubernetes."""
 
 from __future__ import annotations
