@@ -8,6 +8,15 @@ folder=${1:-$(dirname "$(readlink -f "$0")")/credentials}
 shift || true
 names=(localhost ray "$@")
 [ "$(id -u)" = 0 ] || { echo "credentials: run me as root: the containers' users must own their files" >&2; exit 1; }
+# The certificate's names, before anything is made.
+entries=IP:127.0.0.1
+for name in "${names[@]}"; do
+    case $name in
+        *[!A-Za-z0-9.:-]*) echo "credentials: not the name of a server: $name" >&2; exit 2 ;;
+        *[!0-9.]*) [[ $name == *:* ]] && entries+=",IP:$name" || entries+=",DNS:$name" ;;
+        *) entries+=",IP:$name" ;;
+    esac
+done
 command -v openssl >/dev/null || { echo "credentials: openssl is missing: apt-get install openssl" >&2; exit 1; }
 install -d -m 0755 "$folder"
 install -d -m 0700 -o 10002 -g 10000 "$folder/signer"
@@ -39,14 +48,6 @@ if [ ! -e "$folder/ca.pem" ]; then
 fi
 
 if [ ! -e "$folder/server.pem" ] || ! openssl x509 -in "$folder/server.pem" -noout -checkend 2592000 >/dev/null; then
-    entries=IP:127.0.0.1
-    for name in "${names[@]}"; do
-        case $name in
-            *[!A-Za-z0-9.:-]*) echo "credentials: not the name of a server: $name" >&2; exit 2 ;;
-            *[!0-9.]*) [[ $name == *:* ]] && entries+=",IP:$name" || entries+=",DNS:$name" ;;
-            *) entries+=",IP:$name" ;;
-        esac
-    done
     printf '%s\n' "subjectAltName=$entries" basicConstraints=critical,CA:FALSE keyUsage=critical,digitalSignature \
         extendedKeyUsage=serverAuth >"$work/extensions"
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=kernfarm coordinator" \

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import shlex
+import tomllib
 from typing import Any
 
 import jsonschema
@@ -16,7 +17,20 @@ import yaml
 from kernfarm import settings
 from kernfarm.settings import CoordinatorSettings, WorkerSettings, read
 from tests.deploy import custom_resources
-from tests.deploy.rendering import CHART, EXAMPLES, Document, containers, documents, helm, named, of_kind, pod_templates, text, values_file
+from tests.deploy.rendering import (
+    CHART,
+    EXAMPLES,
+    ROOT,
+    Document,
+    containers,
+    documents,
+    helm,
+    named,
+    of_kind,
+    pod_templates,
+    text,
+    values_file,
+)
 
 VERSIONS = ("1.30", "1.33", "1.34", "1.37")
 EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
@@ -279,6 +293,18 @@ def test_a_digest_wins_over_the_tag() -> None:
     digest = "sha256:" + "0" * 63 + "1"
     images = {container["image"] for _, name, _, container in _everything() if name == "coordinator/coordinator"}
     assert f"registry.example.org/kernfarm/coordinator@{digest}" in images and "kernfarm/coordinator:0.1.0" in images
+
+
+def test_one_version_everywhere() -> None:
+    """Workers and coordinator must be of one version: chart, compose file and Makefile name the package's."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == version
+    named = re.findall(r"KERNFARM_VERSION:-([^}]+)}", (ROOT / "deploy/compose.yaml").read_text())
+    assert set(named) == {version}
+    assert f"kernfarm/$$target:{version} " in (ROOT / "Makefile").read_text()
+    ray = re.search(r"^ray==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert ray is not None and yaml.safe_load((CHART / "values.yaml").read_text())["ray"]["version"] == ray[1]
 
 
 def test_rendering_is_stable() -> None:

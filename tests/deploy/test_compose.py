@@ -168,3 +168,4 @@ def test_the_token_is_known_by_its_hash_only(credentials: Path) -> None:
 def test_a_wrong_name_is_refused(tmp_path: Path, credentials: Path) -> None:
     done = make(tmp_path / "c", "farm,DNS:evil.example.org")
     assert done.returncode == 2 and "farm,DNS:evil.example.org" in done.stderr
+    assert not (tmp_path / "c").exists()

@@ -198,7 +198,7 @@ def test_coordinator_is_nobody_and_has_no_tools(client: docker.DockerClient) -> 
 def test_images_hold_no_package_index(client: docker.DockerClient) -> None:
     for image in IMAGES:
         history = json.dumps(client.api.history(f"kernfarm/{image}:0.1.0"))
-        assert "--index-url" not in history and "://" not in history.replace("http://json-schema", "")
+        assert "://" not in history
 
 
 # --- the sandbox in a container: what docs/deploy.md says it needs
