@@ -32,7 +32,7 @@ from tests.deploy.rendering import (
     values_file,
 )
 
-VERSIONS = ("1.30", "1.33", "1.34", "1.37")
+VERSIONS = ("1.30", "1.31", "1.33", "1.34", "1.37")
 EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
 
 
