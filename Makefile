@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto monitoring clean
+.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto monitoring images compose-credentials clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,12 @@ proto: setup-dev ## generate the gRPC code from proto/ anew
 monitoring: setup-dev ## generate the dashboard and the page of metrics anew
 	@$(PYTHON) tools/dashboard.py
 	@$(PYTHON) tools/metrics_doc.py
+
+images: ## container images of coordinator and worker; ARGS="--build-arg BASE=..." for a site's own base
+	@for target in coordinator worker; do docker build --file docker/Dockerfile --target $$target --tag kernfarm/$$target:0.1.0 $(ARGS) . || exit 1; done
+
+compose-credentials: ## token, certificates and signing key for deploy/compose.yaml, once; NAMES="farm.example.org" for the certificate
+	@deploy/credentials.sh deploy/credentials $(NAMES)
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,175 @@
+"""A wrong value is refused before anything is installed, and the message names it."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from kernfarm.settings import CoordinatorSettings, WorkerSettings, read
+from tests.deploy.rendering import CHART, EXAMPLES, helm, values_file
+
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
+
+# A value as --set-json takes it, and what the message has to say.
+WRONG = (
+    ("ray.helth={}", "helth"),
+    ("coordinator.port=0", "/coordinator/port"),
+    ("coordinator.port=70000", "/coordinator/port"),
+    ('coordinator.port="http"', "/coordinator/port"),
+    ('coordinator.serviceType="Ingress"', "/coordinator/serviceType"),
+    ('coordinator.state.size="20 GB"', "/coordinator/state/size"),
+    ('coordinator.settings={"listen":"0.0.0.0:1"}', "listen"),
+    ('coordinator.settings={"heartbeat_secnds":1}', "heartbeat_secnds"),
+    ('coordinator.settings={"max_upload_bytes":"4Gi"}', "max_upload_bytes"),
+    ('coordinator.resources.limits.memory="lots"', "/coordinator/resources/limits/memory"),
+    ('coordinator.tolerations=[{"key":"farm","operator":"Is"}]', "/coordinator/tolerations/0/operator"),
+    ('fullnameOverride="Kernels"', "/fullnameOverride"),
+    ('image.pullPolicy="Sometimes"', "/image/pullPolicy"),
+    ('image.worker.digest="sha256:123"', "/image/worker/digest"),
+    ('image.worker.repository="Kernfarm Worker"', "/image/worker/repository"),
+    ('journal.kind="mysql"', "/journal/kind"),
+    ('journal.kind="postgresql"', "/journal/postgresql/host"),
+    ('journal.postgresql.sslMode="disable"', "/journal/postgresql/sslMode"),
+    ('journal.postgresql.password="hunter2"', "password"),
+    ('blobs.kind="s3"', "/blobs/s3/bucket"),
+    ('blobs.s3.endpoint="s3.example.org"', "/blobs/s3/endpoint"),
+    ('blobs.s3.secretKey="AKIA"', "secretKey"),
+    ('access.tls.secret=""', "/access/tls/secret"),
+    ('access.oidc.issuer="http://login.example.org"', "/access/oidc/issuer"),
+    ('access.oidc.issuer="https://login.example.org"', "/access/oidc/audience"),
+    ('access.oidc.roles={"/devs":"owner"}', "/access/oidc/roles/"),
+    ('access.certificates={"CN=jo":"kernel"}', "/access/certificates/CN=jo"),
+    ('access.certificates={"CN=jo":"kernel/admin"}', "access.tls.clientCaSecret"),
+    ('access.tokensSecret=""', "access.tokensSecret"),
+    ("signer.enabled=null", "/signer"),
+    ('signer.keySecret=""', "/signer/keySecret"),
+    ('signer.key="-----BEGIN PRIVATE KEY-----"', "key"),
+    ('signer.builderId="our farm"', "/signer/builderId"),
+    ('ray.tokenSecret=""', "/ray/tokenSecret"),
+    ('ray.token="0123"', "token"),
+    ('ray.version="latest"', "/ray/version"),
+    ("ray.health.failures=0", "/ray/health/failures"),
+    ('sandbox.mode="none"', "/sandbox/mode"),
+    ('workerGroups.amd64.arch="x86_64"', "/workerGroups/amd64/arch"),
+    ("workerGroups.amd64.slots=0", "/workerGroups/amd64/slots"),
+    ("workerGroups.amd64.replicas=9", "workerGroups.amd64.replicas"),
+    ("workerGroups.amd64.minReplicas=3", "workerGroups.amd64.replicas"),
+    ('workerGroups.amd64.scratch.size="big"', "/workerGroups/amd64/scratch/size"),
+    ('workerGroups.amd64.settings={"sandbox":"none"}', "sandbox"),
+    ('workerGroups.riscv={"arch":"amd64"}', "/workerGroups/riscv"),
+    ("workerGroups.arm64.enabled=null", "/workerGroups/arm64"),
+    ("networkPolicy.enabled=null", "/networkPolicy"),
+    ('sources.kernelOrgUrl="ftp://example.org"', "/sources/kernelOrgUrl"),
+    ('sources.extraFingerprints=["647F28654894E3BD"]', "/sources/extraFingerprints/0"),
+    ("metrics.serviceMonitor.enabled=true", "metrics.enabled"),
+    ('metrics.serviceMonitor.interval="often"', "/metrics/serviceMonitor/interval"),
+    ("networkPolicy.clients=[]", "/networkPolicy/clients"),
+    ('networkPolicy.clients=[{"pods":{}}]', "pods"),
+    ('networkPolicy.sources.cidrs=["10.0.0.0"]', "/networkPolicy/sources/cidrs/0"),
+    ("networkPolicy.sources.ports=[]", "/networkPolicy/sources/ports"),
+    ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs"),
+    ('podDisruptionBudget.maxUnavailable="some"', "/podDisruptionBudget/maxUnavailable"),
+)
+
+
+@pytest.fixture(scope="module")
+def answers() -> dict[str, tuple[int, str]]:
+    """helm's exit code and message for each wrong value; two at a time, it is a program of its own each time."""
+
+    def ask(setting: str) -> tuple[int, str]:
+        done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), "--set-json", setting)
+        return done.returncode, done.stderr
+
+    helm("version")  # fetched once, not by both at the same time
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip([each for each, _ in WRONG], pool.map(ask, [each for each, _ in WRONG]), strict=True))
+
+
+@pytest.mark.parametrize(("setting", "says"), WRONG)
+def test_wrong_value(answers: dict[str, tuple[int, str]], setting: str, says: str) -> None:
+    code, message = answers[setting]
+    assert code != 0 and says in message, message
+
+
+def test_defaults_alone_say_what_is_missing() -> None:
+    done = helm("template", "farm", str(CHART))
+    assert done.returncode != 0
+    for name in ("/access/tls/secret", "/signer/keySecret", "/ray/tokenSecret"):
+        assert name in done.stderr
+
+
+def _closed(schema: Any, where: str = "") -> list[str]:
+    """Objects of a schema that would take any name."""
+    if not isinstance(schema, dict):
+        return []
+    found = []
+    if "properties" in schema and schema.get("type") == "object" and schema.get("additionalProperties", True) is not False:
+        found.append(where)
+    for name, value in schema.items():
+        if name not in ("if", "then"):
+            found += _closed(value, f"{where}/{name}")
+    return found
+
+
+def test_schema_is_a_schema_and_takes_no_unknown_names() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert _closed(SCHEMA) == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_fit_the_schema_as_helm_merges_them(example: str) -> None:
+    def merge(below: Any, above: Any) -> Any:
+        if isinstance(below, dict) and isinstance(above, dict):
+            return {
+                name: merge(below[name], above[name]) if name in below and name in above else {**below, **above}[name]
+                for name in {**below, **above}
+            }
+        return above
+
+    jsonschema.validate(merge(DEFAULTS, yaml.safe_load(values_file(example).read_text())), SCHEMA)
+
+
+def _paths(value: Any, where: str = "") -> list[str]:
+    if not isinstance(value, dict):
+        return []
+    return [path for name, below in value.items() for path in [f"{where}.{name}".lstrip("."), *_paths(below, f"{where}.{name}")]]
+
+
+def test_every_value_of_the_schema_has_a_default() -> None:
+    """values.yaml is the reference: what it does not show, nobody finds."""
+
+    def known(schema: Any, where: str = "") -> list[str]:
+        if "$ref" in schema:
+            schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[1]]
+        return [
+            path
+            for name, below in schema.get("properties", {}).items()
+            for path in [f"{where}.{name}".lstrip("."), *known(below, f"{where}.{name}")]
+        ]
+
+    shown = set(_paths(DEFAULTS))
+    free = re.compile(r"^global$|resources\.|\.settings\.|affinity\.")  # Kubernetes' own, and further settings
+    assert [path for path in known(SCHEMA) if path not in shown and not free.search(path)] == []
+
+
+def test_further_settings_are_real_ones() -> None:
+    """The schema lists which settings may be set beside those that the chart sets; each must exist, with such a value."""
+    for name, kind in (("coordinatorSettings", CoordinatorSettings), ("workerSettings", WorkerSettings)):
+        for setting, rule in SCHEMA["$defs"][name]["properties"].items():
+            value: Any = True if rule["type"] == "boolean" else 1 if rule["type"] == "integer" else 1.5
+            read(kind, {setting: value}, where=setting)
+
+
+def test_no_file_of_the_chart_is_left_out() -> None:
+    """`helm package` leaves out what .helmignore says: nothing that a template reads."""
+    ignored = [line for line in (CHART / ".helmignore").read_text().split() if not line.startswith("#")]
+    assert not {"rules/", "dashboards/", "templates/"} & set(ignored)
+    assert Path(CHART / "values.schema.json").is_file()
