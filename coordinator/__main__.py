@@ -39,13 +39,14 @@ async def run(config: CoordinatorSettings) -> int:
     gate = Gate(config.access, audit)  # before the fleet: whoever can't be told apart is not let in later either
     server_credentials(config.listen, config.access.tls)
     journal = Journal(config.journal_url or f"sqlite:///{config.state_dir}/journal.sqlite")
+    index_signer = functools.partial(signing.sign_index, Path(config.signer_socket)) if config.signer_socket else None
     fleet: Fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
     if config.signer_socket:
         fleet = SigningFleet(fleet, functools.partial(signing.sign, Path(config.signer_socket)))
     blobs = BlobStore.open(config.blobs_url, config.blobs_options)
     registry = exposition.registry_of("coordinator")
     metrics = Metrics(registry)
-    farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time, observer=metrics)
+    farm = Farm(config, journal=journal, fleet=fleet, blobs=blobs, clock=time.time, observer=metrics, sign_index=index_signer)
     registry.register(Gauges(on_loop(asyncio.get_running_loop(), farm.census), metrics.committing_seconds))
     scraped = _serve_metrics(config, registry)  # before the fleet: an address that is taken is said at once
     stop = asyncio.Event()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coordinator.fleet import WorkerInfo
 from kernel.errors import Problem
 from kernel.spec import RequestSpec
-from kernel.steps import Artifact, Attachment, Image
+from kernel.steps import Artifact, Attachment, Image, SignedIndex
 
 # In a team's place: builds of all teams (for admins). No team's name, see coordinator.access.callers.
 ANY_TEAM = "*"
@@ -70,6 +70,9 @@ class FarmApi(Protocol):
     async def retry(self, tenant: str, build_id: str) -> BuildView: ...
 
     async def result(self, tenant: str, build_id: str) -> dict[str, Any]: ...
+
+    async def sign_index(self, tenant: str, build_ids: Sequence[str]) -> SignedIndex:
+        """Of two or more finished builds, in any order."""
 
     async def workers(self) -> tuple[tuple[WorkerInfo, int], ...]:
         """Each with how many attempts it runs."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from coordinator import admission, census, planning, scheduler, views
@@ -39,6 +39,7 @@ from coordinator.fleet import (
     WorkerJoined,
     WorkerLost,
 )
+from coordinator.indexes import Indexes, SignIndex
 from coordinator.journal import Journal
 from coordinator.logs import Logs
 from coordinator.machine import Abort, Announce, Instruction, Machine, MakePlan, Stale
@@ -48,7 +49,7 @@ from kernel import digest as digests
 from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Plan
 from kernel.spec import RequestSpec, expand
-from kernel.steps import Attempt, Progress, Usage
+from kernel.steps import Attempt, Progress, SignedIndex, Usage
 from kernfarm.blobs import BlobStore
 from kernfarm.settings import CoordinatorSettings
 
@@ -75,6 +76,7 @@ class Farm:
         blobs: BlobStore,
         clock: Callable[[], float],
         observer: Observer | None = None,
+        sign_index: SignIndex | None = None,
     ) -> None:
         self._settings = settings
         self._journal = journal
@@ -82,6 +84,7 @@ class Farm:
         self._blobs = blobs
         self._clock = clock
         self._observer = observer or Unobserved()
+        self._indexes = Indexes(blobs, sign_index)
         self._logs = Logs(settings.state_dir / "logs")
         self._machine = Machine(source_ttl_seconds=settings.source_ttl_seconds)
         self._workers: dict[str, WorkerInfo] = {}
@@ -405,6 +408,9 @@ class Farm:
     async def result(self, tenant: str, build_id: str) -> dict[str, Any]:
         return views.result_record(self._find(tenant, build_id))
 
+    async def sign_index(self, tenant: str, build_ids: Sequence[str]) -> SignedIndex:
+        return await self._indexes.signed([self._find(tenant, build_id) for build_id in build_ids])
+
     def census(self) -> Census:
         """How many there are of everything. In the event loop only; what a commit under way will say counts already."""
         return census.take(self._machine, list(self._workers.values()), self._clock())
@@ -457,4 +463,4 @@ class Farm:
 
     async def made_blob(self, tenant: str, digest: str) -> bool:
         builds = (build for build in self._machine.builds.values() if tenant in (build.tenant, ANY_TEAM))
-        return any(digest in views.results(build) for build in builds)
+        return any(digest in views.results(build) for build in builds) or self._indexes.made(tenant, digest)

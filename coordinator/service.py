@@ -76,6 +76,11 @@ class BuildService(pb_grpc.BuildServiceServicer):
     async def GetResult(self, request: pb.GetResultRequest, context: Any) -> pb.GetResultResponse:
         return pb.GetResultResponse(result=to_struct(await self._farm.result(_team(), _id(request.name))))
 
+    async def SignIndex(self, request: pb.SignIndexRequest, context: Any) -> pb.SignIndexResponse:
+        made = await self._farm.sign_index(_team(), [_id(name) for name in request.names])
+        attachments = [to_message(attachment, pb.Attachment) for attachment in made.attachments]
+        return pb.SignIndexResponse(index=to_message(made.index, pb.Artifact), attachments=attachments)
+
     async def ListWorkers(self, request: pb.ListWorkersRequest, context: Any) -> pb.ListWorkersResponse:
         workers = []
         for info, busy in await self._farm.workers():

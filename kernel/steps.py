@@ -268,6 +268,15 @@ class SignResult:
     attachments: tuple[Attachment, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIndex:
+    """An index over the images of several builds, one for each architecture, and what was signed of it. No step makes it: which builds
+    belong together is known when somebody fetches them together."""
+
+    index: Artifact
+    attachments: tuple[Attachment, ...]
+
+
 Task = SourceTask | PatchTask | ConfigureTask | PrepareTask | CompileTask | LinkTask | PackageTask | BootTask | SignTask
 Result = SourceResult | PatchResult | ConfigureResult | PrepareResult | CompileResult | LinkResult | PackageResult | BootResult | SignResult
 

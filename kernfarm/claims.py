@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from kernel.errors import Code, FarmError
 from kernel.signing import provenance, spdx
@@ -68,6 +68,14 @@ def check_config(made: Statement, found: Contents) -> None:
     for file in _named(found, _CONFIG):
         if [file.digest] != expected:
             raise FarmError(Code.BAD_DIGEST, f"the image has the config {file.digest}, the provenance {' '.join(expected)}", where=_CONFIG)
+
+
+def check_all(made: Sequence[Statement], what: str, found: Contents) -> None:
+    """For the image of each platform there is a document about it."""
+    about = {digest for each in made for digest in each.digests()}
+    for digest, _, platform in found.manifests:
+        if digest not in about:
+            raise FarmError(Code.BAD_SIGNATURE, f"no {what} is about the image for {platform}", where=digest)
 
 
 def check_sbom(made: Statement, found: Contents) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 # A unary call answers at once or something is wrong; a submit reads a few megabytes of patches at most.
 _UNARY_SECONDS = 30.0
+# The coordinator's own limit is shorter, see rpc.LIMITS.
+_SIGN_SECONDS = 1260.0
 _RESUME_SECONDS = 60.0
 
 BuildInfo = dict[str, Any]
@@ -126,6 +128,12 @@ class FarmClient:
         """The result record."""
         answer = await _call(lambda: self._stub.GetResult(pb.GetResultRequest(name=_name(build_id)), timeout=_UNARY_SECONDS))
         return from_struct(answer.result)
+
+    async def sign_index(self, build_ids: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+        """Digest of the signed index over the images of finished builds, and its attachments as a build has them."""
+        request = pb.SignIndexRequest(names=[_name(build_id) for build_id in build_ids])
+        answer = await _call(lambda: self._stub.SignIndex(request, timeout=_SIGN_SECONDS))
+        return answer.index.digest, [_attachment(each) for each in answer.attachments]
 
     async def workers(self) -> list[dict[str, Any]]:
         answer = await _call(lambda: self._stub.ListWorkers(pb.ListWorkersRequest(), timeout=_UNARY_SECONDS))

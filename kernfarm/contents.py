@@ -9,8 +9,8 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, cast
 
 from kernel import digest as digests
@@ -64,14 +64,26 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """An image of which everything was looked at. `manifests`: (digest, size, platform); `files` of all platforms; `reached`: digests
-    and sizes of everything that the index leads to, itself included."""
+    """An image of which everything was looked at. `manifests`: (digest, size, platform); `inside`: the files of all platforms, each with
+    the digest of its manifest; `reached`: digests and sizes of everything that the index leads to, itself included."""
 
     index: str
     manifests: tuple[tuple[str, int, str], ...]
-    files: tuple[File, ...]
+    inside: tuple[tuple[str, File], ...]
     reached: dict[str, int]
     checks: tuple[Check, ...]
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Of all platforms."""
+        return tuple(file for _, file in self.inside)
+
+    def part(self, manifests: Collection[str]) -> Contents:
+        """What is in those of the manifests only; everything, if the image has none of them."""
+        mine = tuple(each for each in self.manifests if each[0] in manifests)
+        if not mine:
+            return self
+        return replace(self, manifests=mine, inside=tuple(each for each in self.inside if each[0] in manifests))
 
     @property
     def problem(self) -> Problem | None:
@@ -86,7 +98,7 @@ class _Walk:
     fetch: Fetch
     checks: list[Check] = field(default_factory=list)
     manifests: list[tuple[str, int, str]] = field(default_factory=list)
-    files: list[File] = field(default_factory=list)
+    inside: list[tuple[str, File]] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
 
     def check(self, name: str, where: str, look: Callable[[], None]) -> bool:
@@ -117,7 +129,7 @@ def inspect(index: bytes, fetch: Fetch) -> Contents:
     return Contents(
         index=digest,
         manifests=tuple(walk.manifests),
-        files=tuple(walk.files),
+        inside=tuple(walk.inside),
         reached=walk.reached,
         checks=tuple(walk.checks),
     )
@@ -168,10 +180,10 @@ def _platform(walk: _Walk, entry: Any, platforms: list[str]) -> None:
         walk.manifests.append((digest, size, name))
 
     if walk.check("manifest", name or "index", fetch_manifest):
-        _image(walk, manifest, name)
+        _image(walk, manifest, named(entry)[0], name)
 
 
-def _image(walk: _Walk, manifest: dict[str, Any], platform: str) -> None:
+def _image(walk: _Walk, manifest: dict[str, Any], owner: str, platform: str) -> None:
     config: dict[str, Any] = {}
 
     def fetch_config() -> None:
@@ -192,10 +204,10 @@ def _image(walk: _Walk, manifest: dict[str, Any], platform: str) -> None:
         walk.checks.append(Check(name="layers", where=platform, problem=_bad("manifest and config don't have the same number of layers")))
         return
     for number, (descriptor, diff_id) in enumerate(zip(layers, diff_ids, strict=True), 1):
-        _one_layer(walk, descriptor, diff_id, f"{platform} layer {number}")
+        _one_layer(walk, descriptor, diff_id, owner, f"{platform} layer {number}")
 
 
-def _one_layer(walk: _Walk, descriptor: Any, diff_id: Any, where: str) -> None:
+def _one_layer(walk: _Walk, descriptor: Any, diff_id: Any, owner: str, where: str) -> None:
     def look() -> None:
         digest, size = named(descriptor)
         found = read_layer(_bounded(walk.fetch(digest), digest, size), digest)
@@ -203,7 +215,7 @@ def _one_layer(walk: _Walk, descriptor: Any, diff_id: Any, where: str) -> None:
         if found.diff_id != diff_id:
             raise FarmError(Code.BAD_DIGEST, f"the tar in {digest} is {found.diff_id}, the config says {str(diff_id)[:80]}", where=digest)
         walk.reached[digest] = size
-        walk.files.extend(found.files)
+        walk.inside.extend((owner, file) for file in found.files)
 
     walk.check("layer", where, look)
 

@@ -13,6 +13,7 @@ from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.oci import Document
+from kernel.signing import cosign
 from kernel.steps import Artifact, Attachment
 from kernfarm import layout, tags
 from kernfarm.registry.content import Attached, Blob, Content, TaggedIndex
@@ -200,6 +201,13 @@ def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
         # What never changes first, what people follow last; of those the index after the architectures.
         tags=tuple(sorted(tagged, key=lambda each: each.moving)),
     )
+
+
+def unsigned(content: Content) -> list[str]:
+    """Tags of documents that have no signature, among others that have one: an index that was put together without the farm."""
+    signed = {each.attachment.tag for each in content.attached}
+    missing = [each.tag for each in content.tags if cosign.signature_tag(each.document.digest) not in signed]
+    return missing if len(missing) < len(content.tags) else []
 
 
 def plain_tag(image: StoredImage) -> str:

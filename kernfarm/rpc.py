@@ -30,8 +30,8 @@ Observe = Callable[[str, str, float], None]
 
 # Answers come from memory or a small file; a submit waits up to ten seconds for the first worker of a farm that has just started.
 UNARY_SECONDS = 60.0
-# 4 GiB over a line of 10 Mbit/s.
-LIMITS: Mapping[str, float] = {"UploadBlob": 3600.0}
+# An upload is 4 GiB over a line of 10 Mbit/s; the signer reads every byte of all images, each in at most ten minutes.
+LIMITS: Mapping[str, float] = {"UploadBlob": 3600.0, "SignIndex": 1200.0}
 # Details travel in HTTP/2 trailers, encoded to up to three times their size; above 8 KiB in all peers begin to refuse them.
 _LONGEST = 1500
 _SUMMARY = 200
@@ -55,6 +55,8 @@ POLICIES: Mapping[str, Policy] = {
     "CancelBuild": Policy.SUBMITTER,
     "RetryBuild": Policy.SUBMITTER,
     "GetResult": Policy.READER,
+    # It vouches for nothing that is not signed already.
+    "SignIndex": Policy.READER,
     "ListWorkers": Policy.READER,
     "UploadBlob": Policy.SUBMITTER,
     "DownloadBlob": Policy.READER,

@@ -122,17 +122,22 @@ def _statements(session: _Session, digest: str) -> dict[str, list[Statement]]:
 
 
 def _claims(session: _Session, statements: dict[str, list[Statement]], found: Contents | None, builder: str) -> str:
-    """What the documents say, held against what is there. Returns the builder's id."""
+    """What the documents say, held against what is there; each against the platforms that it is about. Returns the builder's id."""
     who = ""
     for made in statements[statement.PROVENANCE]:
         session.check("builder", "provenance", lambda made=made: claims.check_builder(made, builder))  # type: ignore[misc]
         who = claims.builder_of(made)
         if found is not None:
+            part = found.part(made.digests())
             for name, look in claims.PROVENANCE_CHECKS.items():
-                session.check(name, "provenance", lambda made=made, look=look: look(made, found))  # type: ignore[misc]
+                session.check(name, "provenance", lambda made=made, look=look, part=part: look(made, part))  # type: ignore[misc]
     for made in statements[statement.SPDX]:
         if found is not None:
-            session.check("SBOM files", "SBOM", lambda made=made: claims.check_sbom(made, found))  # type: ignore[misc]
+            part = found.part(made.digests())
+            session.check("SBOM files", "SBOM", lambda made=made, part=part: claims.check_sbom(made, part))  # type: ignore[misc]
+    if found is not None:
+        for kind, what in _DOCUMENTS:
+            session.check(f"{what} of all", "index", lambda kind=kind, what=what: claims.check_all(statements[kind], what, found))  # type: ignore[misc]
     return who
 
 

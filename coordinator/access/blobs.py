@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Protocol
 
 from coordinator.access.callers import Caller, Role
@@ -12,7 +13,9 @@ from coordinator.access.ownership import Ownership
 from coordinator.api import ANY_TEAM
 from kernel import digest as digests
 from kernel.errors import Code, FarmError
-from kernel.spec import RequestSpec
+from kernel.spec import NamedBlob, RequestSpec
+
+_WORDS = {"file": "base config", "base_fragments": "base fragment", "fragments": "fragment", "patches": "patch"}
 
 
 class Store(Protocol):
@@ -67,9 +70,16 @@ def _references(spec: RequestSpec) -> Iterator[tuple[str, str, str]]:
     """(what, its name, its digest) of each blob that a request refers to."""
     if spec.source.digest:
         yield "source tarball", spec.source.ref, spec.source.digest
-    if spec.config.file is not None:
-        yield "base config", spec.config.file.name, spec.config.file.digest
-    for fragment in spec.config.fragments:
-        yield "fragment", fragment.name, fragment.digest
-    for patch in spec.patches:
-        yield "patch", patch.name, patch.digest
+    yield from _files(spec, "file")
+
+
+def _files(value: object, what: str) -> Iterator[tuple[str, str, str]]:
+    """Wherever in a request they are: one that is forgotten here would open other teams' blobs."""
+    if isinstance(value, NamedBlob):
+        yield what, value.name, value.digest
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from _files(each, what)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _files(getattr(value, field.name), _WORDS.get(field.name, what))

@@ -26,7 +26,11 @@ _LONGEST_ID = 200
 # struct ucred: pid, uid, gid (unix(7), SO_PEERCRED).
 _UCRED = struct.Struct("3i")
 
-Answer = Callable[[str], dict[str, Any]]
+# An index has an image for each architecture.
+_MOST_BUILDS = 16
+
+# Asked for the index over several builds, or for all that one build made.
+Answer = Callable[[tuple[str, ...]], dict[str, Any]]
 
 
 async def serve(path: Path, answer: Answer, *, allowed_uid: int, socket_gid: int = -1) -> asyncio.Server:
@@ -57,10 +61,10 @@ async def _question(
             request = await frames.read(reader, _REQUEST_BYTES)
         if uid != allowed_uid:
             raise FarmError(Code.SIGNING_REFUSED, f"not signed: user {uid} may not ask", hint="the coordinator's user is allowed_uid")
-        build_id = _build_id(request)
+        build_ids = _build_ids(request)
         async with turn:
-            result = await asyncio.to_thread(answer, build_id)
-        log.info("signed build %s", build_id)
+            result = await asyncio.to_thread(answer, build_ids)
+        log.info("signed %s", ", ".join(build_ids))
         return result
     except TimeoutError:
         return _problem(Problem(code=Code.INVALID_ARGUMENT, message=f"no question within {_REQUEST_SECONDS:.0f} s"))
@@ -72,12 +76,17 @@ async def _question(
         return _problem(Problem(code=Code.INTERNAL, message=f"the signer failed: {type(error).__name__}: {error}"))
 
 
-def _build_id(request: dict[str, Any]) -> str:
-    """Nothing but the build's id is taken from a caller."""
-    build_id = request.get("build_id")
-    if set(request) != {"build_id"} or not isinstance(build_id, str) or not 0 < len(build_id) <= _LONGEST_ID:
-        raise FarmError(Code.INVALID_ARGUMENT, 'a question has the form {"build_id": "..."}, and nothing more')
-    return build_id
+def _build_ids(request: dict[str, Any]) -> tuple[str, ...]:
+    """Nothing but builds' ids is taken from a caller."""
+    found = request.get("builds")
+    if (
+        set(request) != {"builds"}
+        or not isinstance(found, list)
+        or not all(isinstance(each, str) and 0 < len(each) <= _LONGEST_ID for each in found)
+        or not 0 < len(set(found)) == len(found) <= _MOST_BUILDS
+    ):
+        raise FarmError(Code.INVALID_ARGUMENT, 'a question has the form {"builds": ["..."]}, and nothing more')
+    return tuple(found)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

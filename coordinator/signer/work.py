@@ -1,9 +1,15 @@
-"""The signer's one duty: from a build's id to signatures and signed documents in the blob store."""
+"""The signer's one duty: from builds' ids to signatures and signed documents in the blob store."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused
 from coordinator.signer.keys import SigningKey
+from coordinator.state import BuildState
 from kernel import oci
 from kernel.codec import to_plain
 from kernel.errors import Code, FarmError, Problem
@@ -14,7 +20,7 @@ from kernel.signing.provenance import BuildFacts
 from kernel.signing.spdx import ImageFile
 from kernel.signing.statement import Statement, Subject
 from kernel.signing.times import rfc3339
-from kernel.steps import Artifact, Image, PackageResult, SignResult
+from kernel.steps import Artifact, Attachment, Image, PackageResult, SignedIndex, SignResult
 from kernfarm import claims, contents
 from kernfarm.blobs import BlobStore
 from kernfarm.contents import Contents
@@ -22,6 +28,14 @@ from kernfarm.contents import Contents
 # Of the store or of the machine, not of what is to be signed: those go to the coordinator as they are.
 _NOT_OURS = (Code.BLOB_LOST, Code.UNAVAILABLE, Code.DISK_FULL, Code.TIMEOUT)
 _SMALL = contents.DOCUMENT_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A build's facts and its images, each with what was found in it."""
+
+    facts: BuildFacts
+    images: tuple[tuple[Image, Contents], ...]
 
 
 class Signer:
@@ -37,19 +51,55 @@ class Signer:
     def sign(self, build_id: str) -> SignResult:
         """Sign what a build made. Blocks. Raises FarmError: SIGNING_REFUSED, BLOB_LOST naming a blob that is missing or damaged,
         UNAVAILABLE and others of journal and store."""
+        read = self._read_build(build_id)
+        documents = [self._documents(read.facts, image, each) for image, each in read.images]
+        attached: list[Made] = []
+        for (image, each), statements in zip(read.images, documents, strict=True):
+            attached += self._attach(read.facts, image, each, statements)
+        return SignResult(attachments=self._store(attached))
+
+    def sign_index(self, build_ids: Sequence[str]) -> SignedIndex:
+        """Sign the index over the images of several builds, which are signed themselves. Blocks; raises as `sign`."""
+        read = [self._read_build(build_id, ended=True) for build_id in build_ids]
+        entries: list[dict[str, Any]] = []
+        for each in read:
+            if len(each.images) != 1 or each.facts.release != read[0].facts.release:
+                raise refused(f"it is not another architecture's build of {read[0].facts.release}", each.facts.build_id)
+            entries += json.loads(self._blobs.get_bytes(each.images[0][1].index, limit=_SMALL))["manifests"]
+        try:
+            top = oci.index_of(entries)
+        except ValueError as error:
+            raise refused(str(error), ", ".join(build_ids)) from error
+        target = Target(media_type=oci.INDEX, digest=top.digest, size=len(top.data))
+        name = f"image {read[0].images[0][0].name}"
+        statements = [
+            made
+            for each in read
+            for image, found in each.images
+            for made in self._documents(each.facts, image, replace(found, index=top.digest))
+        ]
+        sealed = [(each.predicate_type, self._seal(each)) for each in statements]
+        attached = self._signatures(target, name, sealed, max(each.facts.finished_at for each in read))
+        attached.append(attach.attestations(target, sealed))
+        index = Artifact(name="index", digest=self._blobs.put_bytes(top.data), size=len(top.data))
+        return SignedIndex(index=index, attachments=self._store(attached))
+
+    def _read_build(self, build_id: str, *, ended: bool = False) -> _Read:
+        """A build that may be signed, with everything in its images read anew. `ended`: only one that has succeeded as a whole."""
         build = self._evidence.build(build_id)
+        if ended and build.state is not BuildState.SUCCEEDED:
+            raise refused(f"the build is {build.state}", build_id)
         result = made(build)
         found = [self._inspect(image, build_id) for image in result.images]
         self._check_artifacts(result, found, build_id)
         facts = facts_of(build, self._builder_id, self._blobs.put_bytes(record_of(build)))
-        documents = [self._documents(facts, image, each) for image, each in zip(result.images, found, strict=True)]
-        attachments = []
-        for image, each, statements in zip(result.images, found, documents, strict=True):
-            for one in self._attach(facts, image, each, statements):
-                for data in one.data:
-                    self._blobs.put_bytes(data)
-                attachments.append(one.attachment)
-        return SignResult(attachments=tuple(attachments))
+        return _Read(facts=facts, images=tuple(zip(result.images, found, strict=True)))
+
+    def _store(self, attached: Sequence[Made]) -> tuple[Attachment, ...]:
+        for each in attached:
+            for data in each.data:
+                self._blobs.put_bytes(data)
+        return tuple(each.attachment for each in attached)
 
     def _inspect(self, image: Image, build_id: str) -> Contents:
         """Read an image back from the store: what the journal says of it, its documents and its bytes have to agree."""
@@ -80,7 +130,7 @@ class Signer:
             raise refused(f"{artifact.name} has {size} bytes, the journal says {artifact.size}", build_id)
 
     def _documents(self, facts: BuildFacts, image: Image, found: Contents) -> list[Statement]:
-        """Provenance and bill of materials, held against the image as `kernfarm verify` will do it."""
+        """Provenance and bill of materials, held against the image as `kernfarm verify` will do it. `found.index` is what they hang on."""
         files = [ImageFile(name=each.name, digest=each.digest, sha1=each.sha1, size=each.size) for each in found.files]
         subjects = (
             Subject(name=f"image {image.name}", digest=found.index),
@@ -90,7 +140,7 @@ class Signer:
         origin = Statement(predicate_type=statement.PROVENANCE, subjects=subjects, predicate=provenance.predicate(facts))
         bill = Statement(
             predicate_type=statement.SPDX,
-            subjects=subjects[:1],
+            subjects=subjects[: 1 + len(found.manifests)],
             predicate=spdx.document(facts, image.name, found.index, files),
         )
         try:
@@ -105,17 +155,17 @@ class Signer:
         """Signatures of the index and of each manifest in it; documents about the index."""
         top = Target(media_type=oci.INDEX, digest=found.index, size=found.reached[found.index])
         sealed = [(each.predicate_type, self._seal(each)) for each in statements]
-        done = self._signatures(facts, top, f"image {image.name}", sealed)
+        done = self._signatures(top, f"image {image.name}", sealed, facts.finished_at)
         done.append(attach.attestations(top, sealed))
         for digest, size, platform in found.manifests:
             target = Target(media_type=oci.MANIFEST, digest=digest, size=size)
-            done += self._signatures(facts, target, f"image {image.name} {platform}", [])
+            done += self._signatures(target, f"image {image.name} {platform}", [], facts.finished_at)
         return done
 
-    def _signatures(self, facts: BuildFacts, target: Target, name: str, sealed: list[tuple[str, Envelope]]) -> list[Made]:
+    def _signatures(self, target: Target, name: str, sealed: list[tuple[str, Envelope]], made_at: float) -> list[Made]:
         payload = cosign.payload(target.digest, self._reference)
         plain = statement.signature_of(Subject(name=name, digest=target.digest))
-        created = rfc3339(facts.finished_at)
+        created = rfc3339(made_at)
         referrers = [
             attach.referrer(target, kind, bundle.encode(envelope, self._key.public_der), created)
             for kind, envelope in [(plain.predicate_type, self._seal(plain)), *sealed]
@@ -128,7 +178,7 @@ class Signer:
         return Envelope(payload_type=dsse.IN_TOTO, payload=payload, signatures=(signature,))
 
 
-def answer(result: SignResult) -> dict[str, object]:
+def answer(result: SignResult | SignedIndex) -> dict[str, object]:
     """The result as the message that is sent."""
     plain: dict[str, object] = to_plain(result)
     return plain

@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -205,8 +205,14 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
         await fetch_to(client, info, to, repository=repository)
         (to / "result.json").rename(to / f"result-{info['arch']}.json")
     index = layout.unite(to, [info["images"][0]["index"] for info in infos])
-    attachments = [attachment for info in infos for attachment in _attachments(info)]
-    layout.finish(to, index, reference=_reference(infos[0], repository), attachments=attachments)
+    attached = [attachment for info in infos for attachment in info["attachments"]]
+    if attached:
+        signed, documents = await client.sign_index([info["id"] for info in infos])
+        if signed != index:
+            raise FarmError(Code.BAD_DIGEST, f"the farm signed the index {signed}, the builds make {index}", where=str(to))
+        await _download(client, to, _blobs_of(documents))
+        attached += documents
+    layout.finish(to, index, reference=_reference(infos[0], repository), attachments=_attachments(attached))
     return index
 
 
@@ -215,11 +221,8 @@ async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository:
     image = info["images"][0]
     blobs = to / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
-    for blob in [*image["blobs"], *(blob for each in info["attachments"] for blob in (each["manifest"], *each["blobs"]))]:
-        path = layout.blob_path(to, blob["digest"])
-        if await asyncio.to_thread(_digest, path) != blob["digest"]:
-            await client.download(blob["digest"], path)
-    layout.finish(to, image["index"], reference=_reference(info, repository), attachments=_attachments(info))
+    await _download(client, to, [*image["blobs"], *_blobs_of(info["attachments"])])
+    layout.finish(to, image["index"], reference=_reference(info, repository), attachments=_attachments(info["attachments"]))
     (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
 
 
@@ -227,8 +230,20 @@ def _reference(info: BuildInfo, repository: str) -> str:
     return f"{repository}:{info['release'].replace('-linuxkit', '', 1)}"
 
 
-def _attachments(info: BuildInfo) -> list[Attachment]:
-    return [from_plain(Attachment, each) for each in info["attachments"]]
+async def _download(client: FarmClient, to: Path, blobs: Iterable[dict[str, Any]]) -> None:
+    for blob in blobs:
+        path = layout.blob_path(to, blob["digest"])
+        if await asyncio.to_thread(_digest, path) != blob["digest"]:
+            await client.download(blob["digest"], path)
+
+
+def _blobs_of(attachments: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for each in attachments:
+        yield from (each["manifest"], *each["blobs"])
+
+
+def _attachments(attachments: Iterable[dict[str, Any]]) -> list[Attachment]:
+    return [from_plain(Attachment, each) for each in attachments]
 
 
 def _digest(path: Path) -> str:

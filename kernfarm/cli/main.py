@@ -92,8 +92,11 @@ def parser() -> argparse.ArgumentParser:
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
     boot.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
     verify = verbs.add_parser("verify", parents=[common], help="check an image's signatures, digests, provenance and SBOM; asks no farm")
-    verify.add_argument("image", metavar="IMAGE", help="folder with an OCI layout, as fetch writes it")
+    verify.add_argument(
+        "image", metavar="IMAGE", help="folder with an OCI layout, as fetch writes it, or REGISTRY/REPOSITORY:TAG (or @DIGEST)"
+    )
     verify.add_argument("--key", type=Path, required=True, metavar="FILE", help="the farm's cosign.pub")
+    verify.add_argument("--plain-http", action="store_true", help="the registry has no TLS (one on this machine needs no flag)")
     verify.add_argument("--builder", default="", metavar="ID", help="the builder that the provenance has to name")
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
     token = verbs.add_parser("token", help="bearer tokens of a farm").add_subparsers(dest="token_verb", required=True, metavar="VERB")

@@ -107,6 +107,8 @@ def _push(words: argparse.Namespace, images: Sequence[StoredImage], target: Refe
     options = Options(replace=words.replace, mount_from=tuple(words.mount_from))
     with Transport(target, plain_http=words.plain_http) as transport:
         done = push(Repository(transport), content, options, out.say)
+    for tag in publication.unsigned(content):
+        out.say(f"note: {tag} is not signed, its architectures are: `kernfarm fetch` of all its builds together has their index signed")
     named = [{"tag": each.tag, "digest": each.document.digest, "reference": f"{target.name}:{each.tag}"} for each in content.tags]
     attached = [each.document.digest for each in content.attached]
     return {"repository": target.name, "tags": named, "attached": attached, "sent": asdict(done)}

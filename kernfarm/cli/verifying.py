@@ -1,14 +1,18 @@
-"""`kernfarm verify`: no farm is asked; the image, a public key and nothing else."""
+"""`kernfarm verify`: no farm is asked; the image in a folder or a registry, a public key and nothing else."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kernel.codec import to_plain
 from kernel.errors import HANDLING, Code, FarmError
 from kernfarm import verify
 from kernfarm.cli.output import Output
+from kernfarm.registry.reference import Reference
+from kernfarm.registry.source import RegistrySource
 from kernfarm.verify import Report
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import ImageSource, LayoutSource
@@ -17,18 +21,24 @@ from kernfarm.verify_source import ImageSource, LayoutSource
 def run(words: argparse.Namespace, out: Output) -> int:
     """Exit code 0 only when every check holds."""
     key = VerifyKey.read(words.key)
-    report = verify.verify(open_source(words.image), key, builder=words.builder)
+    with open_source(words.image, plain_http=words.plain_http) as source:
+        report = verify.verify(source, key, builder=words.builder)
     show(report, out)
     return 0 if report.ok else HANDLING[Code.BAD_SIGNATURE].exit_code
 
 
-def open_source(image: str) -> ImageSource:
-    """The place that a word on the command line means. Raises FarmError."""
+@contextmanager
+def open_source(image: str, *, plain_http: bool = False) -> Iterator[ImageSource]:
+    """The place that a word on the command line means: a folder that is there, else a reference as docker has it. Raises FarmError."""
     folder = Path(image)
     if folder.is_dir():
-        return LayoutSource(folder)
-    hint = "kernfarm fetch BUILD --to DIR; kernfarm verify DIR --key cosign.pub"
-    raise FarmError(Code.MISSING_FILE, "there is no such folder with an OCI layout", where=image, hint=hint)
+        yield LayoutSource(folder)
+        return
+    if image.startswith((".", "/", "~")):
+        hint = "kernfarm fetch BUILD --to DIR; kernfarm verify DIR --key cosign.pub"
+        raise FarmError(Code.MISSING_FILE, "there is no such folder with an OCI layout", where=image, hint=hint)
+    with RegistrySource(Reference.parse(image), plain_http=plain_http) as source:
+        yield source
 
 
 def show(report: Report, out: Output) -> None:

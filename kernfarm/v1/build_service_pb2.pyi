@@ -374,6 +374,20 @@ class GetResultResponse(_message.Message):
     result: _struct_pb2.Struct
     def __init__(self, result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
+class SignIndexRequest(_message.Message):
+    __slots__ = ("names",)
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SignIndexResponse(_message.Message):
+    __slots__ = ("index", "attachments")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    index: Artifact
+    attachments: _containers.RepeatedCompositeFieldContainer[Attachment]
+    def __init__(self, index: _Optional[_Union[Artifact, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[Attachment, _Mapping]]] = ...) -> None: ...
+
 class ListWorkersRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

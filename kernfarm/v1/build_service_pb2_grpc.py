@@ -75,6 +75,11 @@ class BuildServiceStub:
                 request_serializer=kernfarm_dot_v1_dot_build__service__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=kernfarm_dot_v1_dot_build__service__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.SignIndex = channel.unary_unary(
+                '/kernfarm.v1.BuildService/SignIndex',
+                request_serializer=kernfarm_dot_v1_dot_build__service__pb2.SignIndexRequest.SerializeToString,
+                response_deserializer=kernfarm_dot_v1_dot_build__service__pb2.SignIndexResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/kernfarm.v1.BuildService/ListWorkers',
                 request_serializer=kernfarm_dot_v1_dot_build__service__pb2.ListWorkersRequest.SerializeToString,
@@ -150,6 +155,13 @@ class BuildServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignIndex(self, request, context):
+        """Sign the index over the images of finished builds of one kernel for different architectures. The same builds give the same bytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -212,6 +224,11 @@ def add_BuildServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=kernfarm_dot_v1_dot_build__service__pb2.GetResultRequest.FromString,
                     response_serializer=kernfarm_dot_v1_dot_build__service__pb2.GetResultResponse.SerializeToString,
+            ),
+            'SignIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignIndex,
+                    request_deserializer=kernfarm_dot_v1_dot_build__service__pb2.SignIndexRequest.FromString,
+                    response_serializer=kernfarm_dot_v1_dot_build__service__pb2.SignIndexResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -446,6 +463,33 @@ class BuildService:
             '/kernfarm.v1.BuildService/GetResult',
             kernfarm_dot_v1_dot_build__service__pb2.GetResultRequest.SerializeToString,
             kernfarm_dot_v1_dot_build__service__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/kernfarm.v1.BuildService/SignIndex',
+            kernfarm_dot_v1_dot_build__service__pb2.SignIndexRequest.SerializeToString,
+            kernfarm_dot_v1_dot_build__service__pb2.SignIndexResponse.FromString,
             options,
             channel_credentials,
             insecure,

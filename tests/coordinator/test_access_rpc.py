@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from kernel.errors import Code, FarmError
 from kernel.plan import Inventory, Unit
-from kernel.spec import ConfigSpec, NamedBlob, RequestSpec, SourceKind, SourceSpec
+from kernel.spec import ArchConfig, ConfigSpec, NamedBlob, OwnFlavour, RequestSpec, SourceKind, SourceSpec
 from kernel.steps import StepKind
 from kernfarm import rpc
 from kernfarm.client import FarmClient
@@ -322,11 +322,21 @@ async def test_an_upload_does_not_tell_what_other_teams_have(tmp_path: Path) -> 
 def specs(blob: str) -> list[RequestSpec]:
     debian = SourceSpec(kind=SourceKind.DEBIAN, ref="6.1=1")
     named = NamedBlob(name="n", digest=blob)
+    own = OwnFlavour(name="own", suffix="-own", extends="plain")
     return [
         RequestSpec(source=SourceSpec(kind=SourceKind.FILE, ref="n", digest=blob), arches=("x86_64",)),
         RequestSpec(source=debian, arches=("x86_64",), config=ConfigSpec(fragments=(named,))),
         RequestSpec(source=debian, arches=("x86_64",), config=ConfigSpec(base="file", file=named)),
         RequestSpec(source=debian, arches=("x86_64",), patches=(named,)),
+        RequestSpec(source=debian, arches=("x86_64",), config=ConfigSpec(base_fragments=(named,))),
+        RequestSpec(source=debian, arches=("x86_64",), arch_configs=(ArchConfig(arch="x86_64", fragments=(named,)),)),
+        RequestSpec(source=debian, arches=("x86_64",), arch_configs=(ArchConfig(arch="x86_64", base_fragments=(named,)),)),
+        RequestSpec(
+            source=debian, arches=("x86_64",), own_flavours=(OwnFlavour(name="own", suffix="-own", extends="plain", fragments=(named,)),)
+        ),
+        RequestSpec(
+            source=debian, arches=("x86_64",), own_flavours=(OwnFlavour(name="own", suffix="-own", extends="plain", patches=(named,)),)
+        ),
     ]
 
 

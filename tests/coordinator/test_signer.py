@@ -32,7 +32,7 @@ from kernfarm.settings import SignerSettings, plain
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
 from tests.fakes.built import RELEASE, SHA256, FakeBuild
-from tests.fakes.signed import BUILDER, fetch, new_key, signer
+from tests.fakes.signed import BUILDER, fetch, new_key, signer, two_builds
 from tests.homes import make_home
 
 KEY = new_key()
@@ -76,6 +76,33 @@ def test_provenance_says_what_the_journal_says(tmp_path: Path) -> None:
     record = json.loads(build.blobs.get_bytes(f"sha256:{details['byproducts'][0]['digest']['sha256']}"))
     assert record["build"] == build.build_id
     assert {subject.name for subject in made.subjects} == {"image kernel", "image kernel linux/amd64", *build.files}
+
+
+def test_an_index_over_two_architectures_is_signed_and_verifies(tmp_path: Path) -> None:
+    builds, made, image = two_builds(tmp_path, KEY)
+    report = verify.verify(LayoutSource(image.folder), VerifyKey.parse(KEY.public_pem, "key"), builder=BUILDER)
+    assert report.ok, [each for each in report.checks if not each.ok]
+    assert report.image == made.index.digest
+    again = signer(builds[0], KEY).sign_index([build.build_id for build in builds])
+    assert again == made
+
+
+def test_an_index_is_over_finished_builds_of_one_kernel_only(tmp_path: Path) -> None:
+    build, other = FakeBuild(tmp_path, build_id="b-1"), FakeBuild(tmp_path, build_id="b-2", platform="linux/arm64")
+    twice = FakeBuild(tmp_path, build_id="b-3")
+    for each in (build, twice):
+        journal = each.play()
+        each.sign(journal, signer(each, KEY).sign(each.build_id))
+        journal.close()
+    other.play().close()
+    for ids, said in (
+        (("b-1", "b-2"), "the build is running"),
+        (("b-1", "b-9"), "knows no such build"),
+        (("b-1", "b-3"), "two images for one platform"),
+    ):
+        with pytest.raises(FarmError, match=said) as caught:
+            signer(build, KEY).sign_index(ids)
+        assert caught.value.problem.code is Code.SIGNING_REFUSED
 
 
 def test_a_build_without_a_boot_step_is_signed_when_it_is_packaged(tmp_path: Path) -> None:
@@ -378,12 +405,14 @@ def test_only_a_builds_id_from_the_coordinators_user_is_taken(home: Path) -> Non
     build.play().close()
     config = settings(home)
     with running(home, config):
-        for value in ({}, {"build_id": 7}, {"build_id": ""}, {"build_id": "x" * 300}, {"build_id": "b", "digest": "d"}, [1], "x"):
+        many = [f"b-{number}" for number in range(17)]
+        wrong: list[Any] = [{"builds": each} for each in (7, "b", [], [7], [""], ["x" * 300], ["b", "b"], many)]
+        for value in ({}, *wrong, {"build_id": "b"}, {"builds": ["b"], "digest": "d"}, [1], "x"):
             assert ask(config.socket, message(value)).code is Code.INVALID_ARGUMENT
         assert ask(config.socket, (1 << 31).to_bytes(4, "big")).code is Code.INVALID_ARGUMENT
         assert ask(config.socket, b"\0\0\0\4[[[[").code is Code.INVALID_ARGUMENT
     with running(home, settings(home, allowed_uid=12345)):
-        problem = ask(config.socket, message({"build_id": build.build_id}))
+        problem = ask(config.socket, message({"builds": [build.build_id]}))
         assert problem.code is Code.SIGNING_REFUSED
         assert "may not ask" in problem.message
 

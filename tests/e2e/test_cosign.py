@@ -18,10 +18,11 @@ from coordinator.signer import keys
 from kernel import oci
 from kernel.signing import attach, cosign, dsse
 from kernfarm import process
+from kernfarm.cli import main
 from kernfarm.layout import blob_path
 from tests import debian
 from tests.fakes.built import FakeBuild
-from tests.fakes.signed import REFERENCE, Layout, fetch, new_key, signer
+from tests.fakes.signed import BUILDER, REFERENCE, Layout, fetch, new_key, signer, two_builds
 
 pytestmark = pytest.mark.e2e
 
@@ -68,6 +69,16 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.05)
     yield address
     service.terminate()
+
+
+@pytest.fixture(scope="module")
+def both(registry: str, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """One index over the builds of two architectures."""
+    home = tmp_path_factory.mktemp("both")
+    key = keys.generate(home / "signer.key")
+    _, _, image = two_builds(home, key)
+    push(image, registry, "linuxkit/both", "6.1.999")
+    return Published(address=f"{registry}/linuxkit/both", layout=image, key=home / "cosign.pub")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +133,26 @@ def test_cosign_verifies_index_and_manifest(suite: str, published: Published, tm
 def test_cosign_verifies_the_documents(suite: str, kind: str, published: Published, tmp_path: Path) -> None:
     done = verify(suite, tmp_path, "verify-attestation", published.key, "--type", kind, published.index)
     assert done.code == 0, done.output.decode()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_cosign_verifies_one_index_over_two_architectures(suite: str, both: Published, tmp_path: Path) -> None:
+    assert len(both.layout.json(both.layout.image)["manifests"]) == 2
+    for reference in (f"{both.address}:6.1.999", both.manifest):
+        done = verify(suite, tmp_path, "verify", both.key, reference)
+        assert done.code == 0, done.output.decode()
+    for kind in ("slsaprovenance1", "spdxjson"):
+        done = verify(suite, tmp_path, "verify-attestation", both.key, "--type", kind, both.index)
+        assert done.code == 0, done.output.decode()
+
+
+def test_kernfarm_verifies_what_is_in_the_registry(both: Published, published: Published, capsys: pytest.CaptureFixture[str]) -> None:
+    for image in (both, published):
+        for reference in (f"{image.address}:6.1.999", image.index):
+            assert main.main(["verify", reference, "--key", str(image.key), "--builder", BUILDER]) == 0, capsys.readouterr().out
+    assert main.main(["verify", published.index, "--key", str(both.key)]) == 2
+    assert "signed with another key" in capsys.readouterr().err
+    assert main.main(["verify", f"{published.address}:none", "--key", str(both.key)]) == 2
 
 
 def test_the_new_cosign_needs_nothing_but_the_referrers(published: Published, registry: str, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from coordinator.api import BuildView
 from coordinator.fleet import WorkerInfo
 from kernel.errors import Code, FarmError
 from kernel.spec import RequestSpec
+from kernel.steps import Artifact, SignedIndex
 
 
 def view(build_id: str, state: str = "running") -> BuildView:
@@ -72,6 +73,11 @@ class FakeFarm:
 
     async def result(self, tenant: str, build_id: str) -> dict[str, Any]:
         return {"id": build_id, "n": 1}
+
+    async def sign_index(self, tenant: str, build_ids: Sequence[str]) -> SignedIndex:
+        for build_id in build_ids:
+            await self.build(tenant, build_id)
+        return SignedIndex(index=Artifact(name="index", digest=f"sha256:{'1' * 64}", size=1), attachments=())
 
     async def workers(self) -> tuple[tuple[WorkerInfo, int], ...]:
         return ()

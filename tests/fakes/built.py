@@ -28,6 +28,7 @@ from kernel.steps import (
     PatchResult,
     PrepareResult,
     Result,
+    SignResult,
     SourceFacts,
     SourceResult,
     StepKind,
@@ -81,7 +82,7 @@ class FakeBuild:
             self.patches = (NamedBlob(name="0001-fix.patch", digest=self.blobs.put_bytes(b"a patch")),)
         self.spec = BuildSpec(
             source=SourceSpec(kind=SourceKind.KERNEL_ORG, ref="6.1.999"),
-            arch="x86_64",
+            arch=self.arch,
             flavour="plain",
             config=ConfigSpec(),
             patches=self.patches,
@@ -92,6 +93,10 @@ class FakeBuild:
         )
         self.files = {**self._files(), **self.files}
         self.packaged = self._package()
+
+    @property
+    def arch(self) -> str:
+        return {"linux/amd64": "x86_64", "linux/arm64": "arm64"}[self.platform]
 
     @property
     def journal_url(self) -> str:
@@ -111,19 +116,23 @@ class FakeBuild:
             self._step(journal, kind)
         return journal
 
+    def sign(self, journal: Journal, result: SignResult) -> None:
+        """The build ends: the signer has signed it."""
+        self._step(journal, StepKind.SIGN, result)
+
     def record(self, journal: Journal, *events: Event) -> None:
         for event in events:
             self._machine.apply(event)
         journal.append(events)
 
-    def _step(self, journal: Journal, kind: StepKind) -> None:
+    def _step(self, journal: Journal, kind: StepKind, result: Result | None = None) -> None:
         step = next(step for step in self._machine.builds[self.build_id].steps.values() if step.kind is kind)
         attempt = f"{self.build_id}/{step.key}/1"
         self._clock += 10
         launched = Launched(
             at=self._clock, build_id=self.build_id, step=step.key, attempt_id=attempt, worker_id="w", worker_name="worker-1"
         )
-        done = Succeeded(at=self._clock + 5, attempt_id=attempt, result=self.result(kind), usage=Usage(wall_seconds=5.0))
+        done = Succeeded(at=self._clock + 5, attempt_id=attempt, result=result or self.result(kind), usage=Usage(wall_seconds=5.0))
         self.record(journal, launched, done)
         if kind is StepKind.PREPARE:
             shard = Shard(goals=("kernel/",), objects=1, weight_seconds=1.0)
@@ -159,7 +168,7 @@ class FakeBuild:
         facts = self._facts()
         task = PackageTask(
             tree=Tree(tarball=digests.of_bytes(b"the source"), version="6.1.999"),
-            arch="x86_64",
+            arch=self.arch,
             flavour="plain",
             toolchain="gcc-12",
             config=digests.of_bytes(CONFIG),

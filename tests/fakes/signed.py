@@ -21,7 +21,7 @@ from kernel.signing import attach, bundle, cosign, dsse, statement
 from kernel.signing.attach import Made, Target
 from kernel.signing.dsse import Envelope
 from kernel.signing.statement import Statement
-from kernel.steps import SignResult
+from kernel.steps import SignedIndex, SignResult
 from kernfarm import layout
 from tests.fakes.built import FakeBuild
 
@@ -47,6 +47,31 @@ def fetch(build: FakeBuild, signed: SignResult, folder: Path) -> Layout:
         build.blobs.get_file(blob.digest, layout.blob_path(folder, blob.digest))
     layout.finish(folder, build.image.index, reference=f"{REFERENCE}:6.1.999", attachments=signed.attachments)
     return Layout(folder)
+
+
+def two_builds(home: Path, key: SigningKey) -> tuple[list[FakeBuild], SignedIndex, Layout]:
+    """Signed builds of one kernel for two architectures, and the layout that `kernfarm fetch` of both writes."""
+    arm64 = {"kernel": b"an arm64 kernel", "kernel.tar": b"its modules"}
+    builds = [
+        FakeBuild(home, build_id="20260101-000000-aaaaaa"),
+        FakeBuild(home, build_id="20260101-000000-bbbbbb", platform="linux/arm64", files=arm64),
+    ]
+    results = []
+    for build in builds:
+        journal = build.play()
+        results.append(signer(build, key).sign(build.build_id))
+        build.sign(journal, results[-1])
+        journal.close()
+    made = signer(builds[0], key).sign_index([build.build_id for build in builds])
+    folder = home / "both"
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    attachments = [each for result in (*results, made) for each in result.attachments]
+    blobs = [blob for build in builds for blob in build.image.blobs]
+    for blob in [*blobs, *(blob for each in attachments for blob in (each.manifest, *each.blobs))]:
+        builds[0].blobs.get_file(blob.digest, layout.blob_path(folder, blob.digest))
+    assert layout.unite(folder, [build.image.index for build in builds]) == made.index.digest
+    layout.finish(folder, made.index.digest, reference=f"{REFERENCE}:6.1.999", attachments=attachments)
+    return builds, made, Layout(folder)
 
 
 @dataclass(slots=True)

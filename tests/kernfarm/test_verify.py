@@ -23,7 +23,7 @@ from kernfarm.cli import main
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
 from tests.fakes.built import FakeBuild, layer
-from tests.fakes.signed import BUILDER, REFERENCE, Layout, fetch, new_key, seal, signer, with_predicate
+from tests.fakes.signed import BUILDER, REFERENCE, Layout, fetch, new_key, seal, signer, two_builds, with_predicate
 
 KEY = new_key()
 STRANGER = new_key()
@@ -336,6 +336,39 @@ def test_a_tampered_image_is_refused_by_name(image: Layout, other: Layout, name:
     failed = {each.name: str(each.problem) for each in report.checks if not each.ok}
     assert wanted in failed, failed
     assert words in failed[wanted], failed
+
+
+@pytest.mark.parametrize(("kind", "check_name"), [(PROVENANCE, "provenance of all"), (SPDX, "SBOM of all")])
+def test_an_index_needs_documents_about_each_platform(tmp_path: Path, kind: str, check_name: str) -> None:
+    builds, _, image = two_builds(tmp_path, KEY)
+    arm64 = builds[1].image.manifest
+    kept = [each for each in envelopes(image, kind) if arm64 not in statement.parse(each.payload).digests()]
+    assert len(kept) == 1
+    image.remove(lambda entry: image.is_referrer(entry, kind))
+    image.add(attach.referrer(image.target, kind, bundle.encode(kept[0], KEY.public_der), "2026-01-01T00:00:00Z"))
+    image.add(attach.attestations(image.target, [(kind, kept[0])]))
+    failed = {each.name: each.problem for each in check(image).checks if each.problem is not None}
+    assert "linux/arm64" in failed[check_name].message
+
+
+def test_documents_of_one_platform_do_not_pass_for_another(tmp_path: Path) -> None:
+    """What says it is about both, and describes one."""
+    builds, _, image = two_builds(tmp_path, KEY)
+    amd64 = next(each for each in envelopes(image, PROVENANCE) if builds[0].image.manifest in statement.parse(each.payload).digests())
+    made = statement.parse(amd64.payload)
+    both = replace(made, subjects=(*made.subjects, Subject(name="image", digest=builds[1].image.manifest)))
+    image.remove(lambda entry: image.is_referrer(entry, PROVENANCE))
+    sealed = seal(both, KEY)
+    image.add(attach.referrer(image.target, PROVENANCE, bundle.encode(sealed, KEY.public_der), "2026-01-01T00:00:00Z"))
+    image.add(attach.attestations(image.target, [(PROVENANCE, sealed)]))
+    problems = {each.name: each.problem.message for each in check(image).checks if each.problem is not None}
+    assert "the provenance does not name kernel" in problems["subjects"]
+
+
+def envelopes(image: Layout, kind: str) -> list[Envelope]:
+    """The sealed documents of a type about the index, from their bundles."""
+    entries = [each for each in image.index["manifests"] if image.is_referrer(each, kind)]
+    return [bundle.parse(image.read(image.json(each["digest"])["layers"][0]["digest"])) for each in entries]
 
 
 def test_nothing_of_an_unsigned_image_is_unpacked(image: Layout) -> None:
