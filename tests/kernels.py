@@ -10,6 +10,7 @@ from bench.plain import PlainBuild
 from coordinator.events import Succeeded
 from coordinator.journal import Journal
 from kernel.steps import LinkResult
+from kernfarm.request import Draft
 from worker import archive, layers
 
 HELLO = """#include <linux/module.h>
@@ -21,14 +22,25 @@ MODULE_LICENSE("GPL");
 """
 
 
-def linked(plain: PlainBuild, farm_state: Path) -> Path:
-    """The link step's layer, found in the coordinator's journal, unpacked beside a plain build."""
+# Of the demo's configurations, for all architectures.
+MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
+_DEMO = Path(__file__).resolve().parents[1] / "demo"
+
+
+def draft(*arches: str, toolchain: str = "gcc-12") -> Draft:
+    """The demo's request."""
+    fragments = tuple((arch, (_DEMO / f"{arch}.config",)) for arch in arches)
+    return Draft(source="debian:6.1", arch=arches, toolchain=toolchain, base="tinyconfig", arch_fragments=fragments)
+
+
+def linked(plain: PlainBuild, farm_state: Path, build_id: str) -> Path:
+    """The layer of a build's link step, found in the coordinator's journal, unpacked beside a plain build."""
     copy = plain.scratch / "journal.sqlite"
     shutil.copyfile(farm_state / "coordinator/journal.sqlite", copy)
     if (wal := farm_state / "coordinator/journal.sqlite-wal").exists():
         shutil.copyfile(wal, plain.scratch / "journal.sqlite-wal")
     journal = Journal(f"sqlite:///{copy}")
-    results = [event.result for event in journal.read() if isinstance(event, Succeeded)]
+    results = [event.result for event in journal.read() if isinstance(event, Succeeded) and event.attempt_id.startswith(f"{build_id}/")]
     journal.close()
     layer = next(result.layer for result in results if isinstance(result, LinkResult))
     folder = archive.make_folder(plain.scratch / "linked", plain.context.sandbox)

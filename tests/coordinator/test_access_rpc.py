@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -331,12 +331,8 @@ def specs(blob: str) -> list[RequestSpec]:
         RequestSpec(source=debian, arches=("x86_64",), config=ConfigSpec(base_fragments=(named,))),
         RequestSpec(source=debian, arches=("x86_64",), arch_configs=(ArchConfig(arch="x86_64", fragments=(named,)),)),
         RequestSpec(source=debian, arches=("x86_64",), arch_configs=(ArchConfig(arch="x86_64", base_fragments=(named,)),)),
-        RequestSpec(
-            source=debian, arches=("x86_64",), own_flavours=(OwnFlavour(name="own", suffix="-own", extends="plain", fragments=(named,)),)
-        ),
-        RequestSpec(
-            source=debian, arches=("x86_64",), own_flavours=(OwnFlavour(name="own", suffix="-own", extends="plain", patches=(named,)),)
-        ),
+        RequestSpec(source=debian, arches=("x86_64",), own_flavours=(replace(own, fragments=(named,)),)),
+        RequestSpec(source=debian, arches=("x86_64",), own_flavours=(replace(own, patches=(named,)),)),
     ]
 
 

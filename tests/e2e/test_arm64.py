@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
 import platform
-import shutil
 import tarfile
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.plain import plain_make
 from kernel import elf, tables
 from kernel.steps import Tree
-from kernfarm import boot, layout, process, request
-from kernfarm.cli import commands
-from kernfarm.cli.embedded import EmbeddedFarm, Plan
-from kernfarm.client import BuildInfo, FarmClient
-from kernfarm.request import Draft
-from tests.homes import make_home
-from tests.kernels import linked, make_hello, sha
+from kernfarm import boot, process
+from tests.e2e.conftest import Built, RealFarm
+from tests.kernels import MODULES, draft, linked, make_hello, sha
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,52 +21,20 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="cross-compiling is from x86_64"),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 ARM64 = tables.arch("arm64")
-MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
-DRAFT = Draft(source="debian:6.1", arch=("arm64",), base="tinyconfig", fragments=(ROOT / "demo/arm64.config",))
+# How make is called by hand for each.
+TOOLCHAINS = {
+    "gcc-12": ("CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12"),
+    "clang-14": ("CC=clang-14", "LLVM=-14"),
+}
 # The C library that Debian's cross compiler links against, for programs that run emulated.
 SYSROOT = "/usr/aarch64-linux-gnu"
 ENV = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A farm's finished build: its folder, the build, its record, its image's files."""
-
-    home: Path
-    info: BuildInfo
-    record: dict[str, Any]
-    files: Path
-
-
-@pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
-    home = make_home("kf-arm64-")
-    (home / "farm").mkdir(mode=0o755)
-    farm = EmbeddedFarm(Plan(state=home / "farm", workers=2, jobs=1, listen="127.0.0.1:0"))
-    try:
-        farm.start()
-        info = asyncio.run(_build(farm, home / "image"))
-        farm.stop()
-        (home / "files").mkdir()
-        layout.extract(home / "image", "linux/arm64", home / "files")
-        record = json.loads((home / "image/result.json").read_text())
-        yield Built(home=home, info=info, record=record, files=home / "files")
-    finally:
-        farm.stop()
-        if "KEEP" not in os.environ:
-            shutil.rmtree(home)
-
-
-async def _build(farm: EmbeddedFarm, to: Path) -> BuildInfo:
-    prepared = request.prepare(DRAFT)
-    async with FarmClient(farm.address, farm.credentials) as client:
-        builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
-        info = [each async for each in client.watch(builds[0]["id"])][-1]
-        assert info["state"] == "succeeded", info["problem"]
-        await commands.fetch_to(client, info, to)
-    return info
+@pytest.fixture(scope="module", params=list(TOOLCHAINS))
+def built(real_farm: RealFarm, request: pytest.FixtureRequest) -> Built:
+    return real_farm.build(draft("arm64", toolchain=request.param))
 
 
 def test_the_farm_has_booted_it(built: Built) -> None:
@@ -112,7 +68,7 @@ def test_kernel_devs_tools_run_on_arm64_and_make_a_module_that_loads(built: Buil
         path.write_text(f'#!/bin/sh\necho "$0" >> {tmp_path}/ran\nexec qemu-aarch64 -L {SYSROOT} "$0.arm64" "$@"\n')
         path.chmod(0o755)
     module = make_hello(tmp_path / "hello")
-    words = ("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "CC=aarch64-linux-gnu-gcc-12")
+    words = ("ARCH=arm64", *TOOLCHAINS[built.info["toolchain"]])
     done = process.run(("make", "-C", str(headers), f"M={module}", *words, "modules"), env=ENV, timeout_seconds=240)
     assert done.code == 0, done.output.decode()
     assert {"fixdep", "modpost"} <= {line.rpartition("/")[2] for line in (tmp_path / "ran").read_text().splitlines()}
@@ -121,20 +77,20 @@ def test_kernel_devs_tools_run_on_arm64_and_make_a_module_that_loads(built: Buil
     assert set(booted.loaded) == {*MODULES, "hello"}
 
 
-def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
+def test_the_bytes_are_those_of_a_plain_make(built: Built, real_farm: RealFarm, plain_state: Path) -> None:
     """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
     source = built.record["inputs"]["tree"]
     tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
     config = built.files / "kernel_config"
-    blobs = f"file://{built.home}/farm/blobs"
+    blobs = f"file://{real_farm.state}/blobs"
     with plain_make(
-        state=built.home / "plain", blobs_url=blobs, tree=tree, config=config, arch="arm64", toolchain="gcc-12", jobs=2
+        state=plain_state, blobs_url=blobs, tree=tree, config=config, arch="arm64", toolchain=built.info["toolchain"], jobs=2
     ) as plain:
         out = plain.out
         assert (out / ".config").read_bytes() == config.read_bytes()
         assert sha(out / ARM64.image_path) == sha(built.files / "kernel")
         assert sha(out / "System.map") == sha(built.files / "System.map")
-        layer = linked(plain, built.home / "farm")
+        layer = linked(plain, real_farm.state, built.info["id"])
         modules = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
         trees = [str(path.relative_to(out)) for path in out.rglob("*.dtb")]
         assert len(modules) >= 10

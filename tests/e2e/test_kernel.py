@@ -2,93 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import shutil
 import tarfile
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bench.plain import plain_make
 from kernel.steps import Tree
-from kernfarm import boot, layout, process, request
-from kernfarm.cli import commands
-from kernfarm.cli.embedded import EmbeddedFarm, Plan
-from kernfarm.client import BuildInfo, FarmClient
-from kernfarm.request import Draft
+from kernfarm import boot, process, request
+from kernfarm.client import FarmClient
 from tests import faults
-from tests.homes import make_home
+from tests.e2e.conftest import Built, RealFarm
+from tests.kernels import MODULES, draft, make_hello, sha
 from tests.kernels import linked as linked_layer
-from tests.kernels import make_hello, sha
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
-DRAFT = Draft(source="debian:6.1", base="tinyconfig", fragments=(ROOT / "demo/x86_64.config",))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A farm's finished build: its folder, the build, its image's files."""
-
-    farm: EmbeddedFarm
-    home: Path
-    info: BuildInfo
-    record: dict[str, object]
-    files: Path
-
 
 @pytest.fixture(scope="module")
-def built() -> Iterator[Built]:
-    home = make_home("kf-e2e-")
-    # Short shards, so that there are enough of them for three victims.
-    overrides = {"longest_shard_seconds": 20.0}
-    farm = EmbeddedFarm(Plan(state=home / "farm", workers=2, jobs=1, listen="127.0.0.1:0", coordinator_overrides=overrides))
-    (home / "farm").mkdir(mode=0o755)
-    (home / "farm").chmod(0o755)
-    try:
-        farm.start()
-        info = asyncio.run(_build(farm, home / "image"))
-        files = home / "files"
-        files.mkdir()
-        layout.extract(home / "image", "linux/amd64", files)
-        yield Built(farm=farm, home=home, info=info, record=json.loads((home / "image/result.json").read_text()), files=files)
-    finally:
-        farm.stop()
-        if "KEEP" not in os.environ:
-            shutil.rmtree(home)
+def built(real_farm: RealFarm) -> Built:
+    return real_farm.build(draft("x86_64"))
 
 
-async def _build(farm: EmbeddedFarm, to: Path) -> BuildInfo:
-    prepared = request.prepare(DRAFT)
-    async with FarmClient(farm.address, farm.credentials) as client:
-        builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()))
-        info = [each async for each in client.watch(builds[0]["id"])][-1]
-        assert info["state"] == "succeeded", info["problem"]
-        await commands.fetch_to(client, info, to)
-    return info
-
-
-def test_the_bytes_are_those_of_a_plain_make(built: Built) -> None:
+def test_the_bytes_are_those_of_a_plain_make(built: Built, real_farm: RealFarm, plain_state: Path) -> None:
     """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
-    source = built.record["inputs"]["tree"]  # type: ignore[index]
+    source = built.record["inputs"]["tree"]
     tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
     config = built.files / "kernel_config"
-    blobs = f"file://{built.home}/farm/blobs"
-    with plain_make(
-        state=built.home / "plain", blobs_url=blobs, tree=tree, config=config, arch="x86_64", toolchain="gcc-12", jobs=2
-    ) as plain:
+    blobs = f"file://{real_farm.state}/blobs"
+    with plain_make(state=plain_state, blobs_url=blobs, tree=tree, config=config, arch="x86_64", toolchain="gcc-12", jobs=2) as plain:
         out = plain.out
         assert (out / ".config").read_bytes() == config.read_bytes()
         assert sha(out / "arch/x86/boot/bzImage") == sha(built.files / "kernel")
         assert sha(out / "System.map") == sha(built.files / "System.map")
-        linked = linked_layer(plain, built.home / "farm")
+        linked = linked_layer(plain, real_farm.state, built.info["id"])
         names = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
         assert len(names) >= 10
         for name in ("vmlinux", "Module.symvers", *names):
@@ -132,16 +81,16 @@ def test_the_image_is_what_linuxkit_expects(built: Built) -> None:
     assert info[0].startswith("KERNEL_SOURCE=debian:linux-source-6.1=")
     with tarfile.open(built.files / "kernel-headers.tar") as tar:
         assert "./usr/include/linux/types.h" in tar.getnames()
-    index = json.loads((built.home / "image/index.json").read_text())
+    index = json.loads((built.files.parent / "image/index.json").read_text())
     assert index["manifests"][0]["digest"] == built.info["images"][0]["index"]
 
 
-async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_changes_no_byte(built: Built) -> None:
+async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_changes_no_byte(built: Built, real_farm: RealFarm) -> None:
     """A clean build, with the compile cache warm; each victim dies while another shard of the real kernel compiles."""
-    prepared = request.prepare(DRAFT)
-    farm = built.farm
+    prepared = request.prepare(draft("x86_64"))
+    farm = real_farm.embedded
     seen: dict[str, float] = {}
-    async with FarmClient(farm.address, farm.credentials) as client:
+    async with real_farm.client() as client:
         build_id = (await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()), clean=True))[0]["id"]
         # With the cache warm a shard takes seconds: nothing here may wait for a restart before the last blow has fallen.
         for shards, victim in ((1, "worker process"), (3, "raylet"), (5, "coordinator")):
@@ -149,7 +98,7 @@ async def test_kill_9_of_a_worker_a_raylet_and_the_coordinator_in_one_build_chan
             faults.kill(farm, victim, build_id)
     faults.restart_coordinator(farm)
     faults.restart_dead_workers(farm)
-    async with FarmClient(farm.address, farm.credentials) as client:
+    async with real_farm.client() as client:
         info = [each async for each in client.watch(build_id)][-1]
         record = await client.result(build_id)
     assert info["state"] == "succeeded", info["problem"]
