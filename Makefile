@@ -13,7 +13,7 @@ setup: ## install Debian packages and the virtual environment
 setup-dev:
 	@tools/setup --dev
 
-demo: setup ## build and boot a real Linux kernel on an embedded farm
+demo: setup ## build, boot, sign and verify a real Linux kernel on an embedded farm
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run
 
 demo-arm64: setup ## the same for arm64, cross-compiled

@@ -19,11 +19,10 @@ from kernel.errors import HANDLING, Code, FarmError, Problem
 from kernel.steps import Attachment
 from kernfarm import boot, layout, request
 from kernfarm.cli.output import Output
-from kernfarm.cli.progress import follow
+from kernfarm.cli.progress import ENDED, follow
 from kernfarm.client import BuildInfo, FarmClient
 
 LINUXKIT = "docker.io/linuxkit/kernel"
-_ENDED = ("succeeded", "failed", "cancelled")
 
 
 async def build(words: argparse.Namespace, client: FarmClient, out: Output) -> int:
@@ -45,20 +44,21 @@ async def build(words: argparse.Namespace, client: FarmClient, out: Output) -> i
     if words.detach:
         out.data(builds if out.json_mode else "\n".join(each["id"] for each in builds))
         return 0
-    finished = [await follow(client, each["id"], out) for each in builds]
-    return report(finished, out)
+    return report(await follow(client, [each["id"] for each in builds], out), out)
 
 
 def report(builds: list[BuildInfo], out: Output) -> int:
-    """The end of builds: digests or problems; the exit code is the worst build's."""
+    """The end of builds: digests or problems, of several one table; the exit code is the worst build's."""
     if out.json_mode:
         out.data(builds)
+    elif len(builds) > 1:
+        out.table(("arch", "flavour", "state", "seconds", "release", "build", "image"), [_matrix_row(each) for each in builds])
     code = 0
     for each in builds:
         for warning in each["warnings"]:
             out.warn(warning)
         if each["state"] == "succeeded":
-            if not out.json_mode:
+            if not out.json_mode and len(builds) == 1:
                 image = each["images"][0]
                 rows = [("build", each["id"]), ("release", each["release"]), ("image", image["index"])]
                 rows += [(artifact["name"], artifact["digest"]) for artifact in each["artifacts"]]
@@ -66,6 +66,12 @@ def report(builds: list[BuildInfo], out: Output) -> int:
         else:
             code = max(code, _explain(each, out))
     return code
+
+
+def _matrix_row(build: BuildInfo) -> tuple[str, ...]:
+    seconds = f"{build['ended_at'] - build['created_at']:.0f}" if build["ended_at"] and build["created_at"] else ""
+    image = build["images"][0]["index"] if build["images"] else ""
+    return (build["arch"], build["flavour"], build["state"], seconds, build["release"], build["id"], image)
 
 
 def _explain(build: BuildInfo, out: Output) -> int:
@@ -151,7 +157,7 @@ async def _next_step(client: FarmClient, build_id: str, shown: set[str]) -> str:
     async with contextlib.aclosing(cast(AsyncGenerator[BuildInfo, None], client.watch(build_id))) as states:
         async for info in states:
             left = [step for step in info["steps"] if step["key"] not in shown]
-            if left and (left[0]["state"] != "waiting" or info["state"] in _ENDED):
+            if left and (left[0]["state"] != "waiting" or info["state"] in ENDED):
                 return str(left[0]["key"])
     return ""
 
@@ -167,7 +173,7 @@ async def retry(words: argparse.Namespace, client: FarmClient, out: Output) -> i
     if words.detach:
         out.data(info if out.json_mode else info["id"])
         return 0
-    return report([await follow(client, info["id"], out)], out)
+    return report(await follow(client, [info["id"]], out), out)
 
 
 async def workers(words: argparse.Namespace, client: FarmClient, out: Output) -> int:

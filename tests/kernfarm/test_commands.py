@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -67,6 +67,7 @@ class Store:
     def __init__(self, *contents: bytes) -> None:
         self.blobs = {f"sha256:{hashlib.sha256(data).hexdigest()}": data for data in contents}
         self.asked: list[str] = []
+        self.signed: tuple[str, list[dict[str, Any]]] = ("", [])
 
     def info(self) -> BuildInfo:
         blobs: list[dict[str, Any]] = [{"digest": digest} for digest in self.blobs]
@@ -78,6 +79,10 @@ class Store:
 
     async def result(self, build_id: str) -> dict[str, Any]:
         return {}
+
+    async def sign_index(self, build_ids: Sequence[str]) -> tuple[str, list[dict[str, Any]]]:
+        self.asked += build_ids
+        return self.signed
 
 
 async def test_fetching_again_mends_a_damaged_blob_and_leaves_whole_ones(tmp_path: Path) -> None:
@@ -103,11 +108,17 @@ async def test_builds_for_two_architectures_become_one_image_with_what_is_attach
         about = {"tag": arch, "subject": index.digest, "media_type": oci.MANIFEST, "artifact_type": "", "manifest": signature, "blobs": []}
         image = {"index": index.digest, "blobs": blobs}
         infos.append({"id": arch, "arch": arch, "release": "6.1.1-linuxkit", "images": [image], "attachments": [about]})
+    of_both = {"tag": "both", "subject": "", "media_type": oci.MANIFEST, "artifact_type": "", "manifest": signature, "blobs": []}
+    store.signed = ("sha256:else", [of_both])
+    with pytest.raises(FarmError, match="the farm signed the index sha256:else"):
+        await commands.fetch_together(cast(FarmClient, store), infos, tmp_path / "wrong")
+    store.signed = (oci.index(images).digest, [of_both])
     digest = await commands.fetch_together(cast(FarmClient, store), infos, tmp_path)
+    assert store.asked[-2:] == ["x86_64", "arm64"], "asked for the index over both"
     assert digest == oci.index(images).digest
     top, *attached = json.loads((tmp_path / "index.json").read_text())["manifests"]
     assert top["digest"] == digest
-    assert [each["annotations"]["org.opencontainers.image.ref.name"] for each in attached] == ["x86_64", "arm64"]
+    assert [each["annotations"]["org.opencontainers.image.ref.name"] for each in attached] == ["x86_64", "arm64", "both"]
     assert sorted(path.name for path in tmp_path.glob("result*")) == ["result-arm64.json", "result-x86_64.json"]
     infos[1]["release"] = "6.1.2-linuxkit"
     with pytest.raises(FarmError, match="different kernels"):
