@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import functools
 import logging
+import os
 import signal
 import sys
 import time
@@ -20,7 +21,6 @@ from coordinator.access.ownership import Ownership
 from coordinator.access.tls import server_credentials
 from coordinator.farm import Farm
 from coordinator.fleet import Fleet
-from coordinator.fleet_ray import RayFleet
 from coordinator.fleet_signing import SigningFleet
 from coordinator.journal import Journal
 from coordinator.metrics.gauges import Gauges, on_loop
@@ -40,7 +40,7 @@ async def run(config: CoordinatorSettings) -> int:
     server_credentials(config.listen, config.access.tls)
     journal = Journal(config.journal_url or f"sqlite:///{config.state_dir}/journal.sqlite")
     index_signer = functools.partial(signing.sign_index, Path(config.signer_socket)) if config.signer_socket else None
-    fleet: Fleet = RayFleet(address=config.ray_address, token=_token(config), node_ip=config.ray_node_ip)
+    fleet = _ray(config)
     if config.signer_socket:
         fleet = SigningFleet(fleet, functools.partial(signing.sign, Path(config.signer_socket)))
     blobs = BlobStore.open(config.blobs_url, config.blobs_options)
@@ -83,6 +83,14 @@ def _serve_metrics(config: CoordinatorSettings, registry: CollectorRegistry) -> 
     scraped = exposition.serve(registry, config.metrics_listen, job="kernfarm-coordinator", address_file=config.metrics_address_file)
     logging.getLogger("coordinator").info("metrics on %s", scraped.address)
     return scraped
+
+
+def _ray(config: CoordinatorSettings) -> Fleet:
+    """Ray reads its settings from the environment only, and when it is loaded: set later they are not seen, and no token is sent."""
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=_token(config), RAY_USAGE_STATS_ENABLED="0")
+    from coordinator.fleet_ray import RayFleet
+
+    return RayFleet(address=config.ray_address, node_ip=config.ray_node_ip)
 
 
 def _token(config: CoordinatorSettings) -> str:

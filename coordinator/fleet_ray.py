@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Iterator
 from importlib import import_module
 from typing import Any
@@ -49,11 +48,10 @@ def _probe() -> bytes:
 
 
 class RayFleet:
-    """Implements coordinator.fleet.Fleet."""
+    """Implements coordinator.fleet.Fleet. The cluster's token is in the environment, see coordinator.__main__."""
 
-    def __init__(self, *, address: str, token: str, node_ip: str = "") -> None:
+    def __init__(self, *, address: str, node_ip: str = "") -> None:
         self._address = address
-        self._token = token
         self._node_ip = node_ip
         self._events: asyncio.Queue[FleetEvent | None] = asyncio.Queue()
         self._streams: dict[str, Any] = {}
@@ -62,8 +60,6 @@ class RayFleet:
         self._alive: set[str] = set()
 
     async def start(self) -> None:
-        # Ray reads these from the environment only, when it is connected to; there is no argument for them.
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=self._token, RAY_USAGE_STATS_ENABLED="0")
         options: dict[str, Any] = {"_node_ip_address": self._node_ip} if self._node_ip else {}
         try:
             await asyncio.to_thread(

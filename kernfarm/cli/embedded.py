@@ -161,7 +161,7 @@ class EmbeddedFarm:
             path.unlink()
 
     def _without_ray(self) -> dict[str, str]:
-        """For programs that have no business with Ray: without its token."""
+        """For programs that have no business with Ray, or read its token from their own settings."""
         return {key: value for key, value in self._environment().items() if not key.startswith("RAY_")}
 
     def _begin_exporter(self, worker: str) -> None:
@@ -190,7 +190,7 @@ class EmbeddedFarm:
         )
         path = plan.state / "coordinator.yaml"
         path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
-        self._begin("coordinator", [sys.executable, "-m", "coordinator", "--config", str(path)], self._environment())
+        self._begin("coordinator", [sys.executable, "-m", "coordinator", "--config", str(path)], self._without_ray())
 
     def _environment(self) -> dict[str, str]:
         return {

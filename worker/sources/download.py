@@ -33,7 +33,8 @@ def download(context: Context, url: str, to: Path, *, limit: int, deadline: floa
             ) from error
         raise FarmError(Code.FETCH_FAILED, f"the server answered {error.code}", where=url) from error
     except (OSError, http.client.HTTPException) as error:
-        raise FarmError(Code.FETCH_FAILED, f"cannot fetch: {error}", where=url) from error
+        hint = "can the worker reach it? its settings under `sources` name mirrors"
+        raise FarmError(Code.FETCH_FAILED, f"cannot fetch: {error}", where=url, hint=hint) from error
     with answer:
         copy(context, _reader(answer, url, deadline), to, limit=limit, url=url)
 
