@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import docker
 import pytest
 
-import docker
 from kernfarm import settings
 from kernfarm.settings import CoordinatorSettings
 from tests.deploy.composed import FIRST, Composed, create, services
