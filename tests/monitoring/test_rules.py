@@ -50,7 +50,7 @@ def test_each_alert_is_tested_when_it_must_fire_and_when_it_must_not() -> None:
 
 
 def test_each_alert_says_what_it_means_and_the_page_what_to_do() -> None:
-    page = (ROOT / "docs/monitoring.md").read_text()
+    page = (ROOT / "docs/howto/monitor.md").read_text()
     for alert in alerts():
         assert alert["labels"]["severity"] in ("critical", "warning"), alert
         assert alert["annotations"]["summary"] and alert["annotations"]["description"], alert
