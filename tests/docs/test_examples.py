@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from kernfarm.settings import CoordinatorSettings, SignerSettings, WorkerSetting
 from tests.docs.pages import ROOT, Block, Page, pages
 
 BLOCKS = [(page, block) for page in pages() for block in page.blocks if block.language == "yaml"]
+# What looks like one of the chart's values, and is a file's name.
+FILES = frozenset({"signer.key"})
 
 
 def _settings(kind: type[Any]) -> Callable[[Path], object]:
@@ -76,3 +79,16 @@ def test_the_program_that_would_read_it_takes_it(page: Page, block: Block, tmp_p
 def test_there_are_examples_of_all_kinds_that_people_write() -> None:
     names = {block.text.partition("\n")[0].removeprefix("# ") for _, block in BLOCKS}
     assert names >= {"coordinator.yaml", "kernfarm.yaml", "farms.yaml"}
+
+
+def test_values_of_the_chart_that_the_deployment_page_names_exist() -> None:
+    values = yaml.safe_load((ROOT / "helm/kernfarm/values.yaml").read_text())
+    spans = [span.partition(":")[0] for span in Page(ROOT / "docs/howto/deploy.md").spans]
+    named = [span for span in spans if re.fullmatch(r"[a-zA-Z]+(\.[a-zA-Z]+)+", span) and span not in FILES]
+    named = [span for span in named if span.partition(".")[0] in values]
+    assert len(named) > 3
+    for span in named:
+        below: Any = values
+        for key in span.split("."):
+            assert key in below, span
+            below = below[key]

@@ -50,7 +50,7 @@ def test_pages_that_code_names_are_there() -> None:
     named = re.compile(r"\bdocs/[\w./-]+\.md")
     for folder in CODE:
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in {".py", ".proto", ".toml", ".mk", ".sh", ""} and path.is_file() and "linux" not in path.parts:
+            if path.suffix in {".py", ".proto", ".toml", ".mk", ".sh", ".yaml", ""} and path.is_file() and "linux" not in path.parts:
                 for name in named.findall(path.read_text(encoding="utf-8", errors="ignore")):
                     assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)} names {name}"
 
