@@ -46,8 +46,11 @@ def test_the_readme_leads_to_the_index() -> None:
     assert INDEX in [path for _, path, _ in targets(PAGES[ROOT / "README.md"])]
 
 
-def test_pages_that_code_names_are_there() -> None:
+def test_pages_that_pages_and_code_name_are_there() -> None:
     named = re.compile(r"\bdocs/[\w./-]+\.md")
+    for page in PAGES.values():
+        for name in named.findall(page.text):
+            assert (ROOT / name).is_file(), f"{page} names {name}"
     for folder in CODE:
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".proto", ".toml", ".mk", ".sh", ".yaml", ""} and path.is_file() and "linux" not in path.parts:
