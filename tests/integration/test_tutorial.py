@@ -89,6 +89,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 def test_the_page_is_about_what_is_replaced_here() -> None:
+    # Installs packages: whoever runs this has done so, by the same program.
+    assert [block.text for block in PAGE.blocks if block.language != "console"] == ["make setup\n. .venv/bin/activate\n"]
     commands = "\n".join(step.command for step in steps(PAGE))
     for word in (f"{UP} --workers 2", STATE, SOURCE, CONFIG, BOOT):
         assert word in commands, f"{word} is not on the page any more: does the table still fit?"
