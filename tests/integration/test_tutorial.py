@@ -100,11 +100,14 @@ def test_the_tutorial_does_what_it_says(reader: Reader) -> None:
     first, *others = steps(PAGE)
     assert first.command.startswith(UP), "the farm is started first, in a terminal of its own"
     with reader.start(first) as farm:
-        farm.read_until(b"Ctrl-C stops it", 120)
-        assert not compare(first, farm.seen.decode(), {})
-        wrong = [f"docs/tutorial.md:{step.line}: {step.command}: {said}" for step in others if (said := follow(reader, step))]
-        farm.press(b"\x03")
-        assert farm.end(60) == 0
+        try:
+            farm.read_until(b"Ctrl-C stops it", 120)
+            assert not compare(first, farm.seen.decode(), {})
+            wrong = [f"docs/tutorial.md:{step.line}: {step.command}: {said}" for step in others if (said := follow(reader, step))]
+        finally:
+            farm.press(b"\x03")  # whatever happened: its programs end with it, and only so
+            code = farm.end(60)
+        assert code == 0
     assert not wrong, "\n".join(wrong)
 
 
