@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto monitoring images compose-credentials clean
+.PHONY: help setup setup-dev demo demo-arm64 test lint unit integration e2e bench proto monitoring reference images compose-credentials clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,9 +40,11 @@ bench: setup ## plain make against the farm, side by side; CONFIGS=small for one
 proto: setup-dev ## generate the gRPC code from proto/ anew
 	@$(PYTHON) tools/generate.py
 
-monitoring: setup-dev ## generate the dashboard and the page of metrics anew
+monitoring: setup-dev ## generate the dashboard anew
 	@$(PYTHON) tools/dashboard.py
-	@$(PYTHON) tools/metrics_doc.py
+
+reference: setup-dev ## generate the pages of docs/reference that come from the code anew
+	@$(PYTHON) -m tools.reference
 
 images: ## container images of coordinator and worker; ARGS="--build-arg BASE=..." for a site's own base
 	@for target in coordinator worker; do docker build --file docker/Dockerfile --target $$target --tag kernfarm/$$target:0.1.0 $(ARGS) . || exit 1; done

@@ -96,6 +96,38 @@ HANDLING: dict[Code, Handling] = {
     Code.INTERNAL: Handling(fault=Fault.BUG, status="INTERNAL", exit_code=1),
 }
 
+# For people who look a code up (docs/reference/errors.md).
+MEANING: dict[Code, str] = {
+    Code.UNKNOWN_VALUE: "a word that is none of those that are known; the nearest one is named",
+    Code.INVALID_ARGUMENT: "a value, or several together, that make no sense",
+    Code.MISSING_FILE: "a file, program or upload that is not there or can't be read",
+    Code.BAD_SOURCE: "no such version, or a tree that is no kernel",
+    Code.BAD_DIGEST: "content that is not what its digest says",
+    Code.BAD_SIGNATURE: "a signature that is missing, does not hold, or is of a key that does not count",
+    Code.BAD_ARCHIVE: "a tarball, package or image that is damaged, or unpacks to what it must not",
+    Code.BAD_PATCH: "a patch that does not apply, or is none; file and hunk are named",
+    Code.BAD_CONFIG: "a fragment that can't be read, contradicts another, or has an option that did not stick, with the reason",
+    Code.UNSAFE_CONFIG: "an option that would make the build read files outside the tree",
+    Code.UNAUTHENTICATED: "no credentials, or ones that are wrong, expired or revoked; or a farm whose certificate is not accepted",
+    Code.PERMISSION_DENIED: "credentials that are known, with a role that does not allow this",
+    Code.NO_WORKER: "no worker could ever do this, with everything that would make it possible",
+    Code.NOT_FOUND: "no such build, step or blob, or one of another team",
+    Code.CONFLICT: "something stands against it that is there already",
+    Code.CANCELLED: "somebody stopped it",
+    Code.KERNEL_DOES_NOT_BUILD: "compiler, linker or make refused the kernel; the first error is quoted",
+    Code.KERNEL_DOES_NOT_BOOT: "the boot test did not get to its end; the console's last lines are quoted",
+    Code.TIMEOUT: "an answer or the end of a step did not come in time",
+    Code.OUT_OF_MEMORY: "a step needed more memory than an attempt may have",
+    Code.DISK_FULL: "no space on a worker's disk or in the blob store",
+    Code.WORKER_LOST: "the worker died, or nothing was heard of it",
+    Code.BLOB_LOST: "the blob store has lost content, or has it damaged; it is made again",
+    Code.FETCH_FAILED: "a source could not be downloaded",
+    Code.SANDBOX_FAILED: "the sandbox could not be set up, or the worker's system refused",
+    Code.UNAVAILABLE: "nobody answers: coordinator, signer, database, registry, identity provider",
+    Code.SIGNING_REFUSED: "the signer found that journal, blob store and image do not agree, or that the build is not one to be signed",
+    Code.INTERNAL: "a bug; the coordinator's log has the incident's number",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:

@@ -11,7 +11,7 @@ from kernel.signing.times import rfc3339
 from kernel.spec import BuildSpec, NamedBlob
 from kernel.steps import SourceFacts
 
-# What external and internal parameters mean is in docs/signatures.md.
+# What external and internal parameters mean is in docs/reference/images.md.
 BUILD_TYPE = "urn:kernfarm:build-type:linux-kernel:v1"
 SOURCE, TREE, CONFIG, PATCH, FRAGMENT = "source", "tree", "config", "patch", "config-fragment"
 

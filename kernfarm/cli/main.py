@@ -56,17 +56,17 @@ def parser() -> argparse.ArgumentParser:
     build = verbs.add_parser("build", parents=[remote], help="submit a request and follow it to the end")
     build.add_argument("file", nargs="?", type=Path, metavar="kernfarm.yaml", help="the request; flags win over it")
     build.add_argument("--source", metavar="KIND:REF", help="kernel.org:VERSION, debian:6.1[=VERSION], git:URL@REF, file:TARBALL")
-    build.add_argument("--arch", action=_Append, metavar="ARCH")
-    build.add_argument("--flavour", dest="flavours", action=_Append, metavar="NAME")
+    build.add_argument("--arch", action=_Append, metavar="ARCH", help="x86_64, arm64; a build for each (default: x86_64)")
+    build.add_argument("--flavour", dest="flavours", action=_Append, metavar="NAME", help="plain, dbg; a build for each (default: plain)")
     build.add_argument("--base", metavar="CONFIG", help="defconfig, tinyconfig, allnoconfig, series, or a complete .config")
     build.add_argument("--series", metavar="NAME", help="6.1.x, 6.12.x; default: the source's")
     build.add_argument(
         "--config", dest="fragments", action=_Append, type=Path, metavar="FRAGMENT", help="config fragment on top; may be repeated"
     )
     build.add_argument("--patches", action=_Append, type=Path, metavar="PATH", help="patch file or folder; may be repeated")
-    build.add_argument("--toolchain", metavar="NAME")
-    build.add_argument("--output", dest="outputs", action=_Append, metavar="NAME")
-    build.add_argument("--local-version", metavar="SUFFIX", help="default: -linuxkit")
+    build.add_argument("--toolchain", metavar="NAME", help="gcc-12, clang-14 (default: gcc-12)")
+    build.add_argument("--output", dest="outputs", action=_Append, metavar="NAME", help="what to make (default: kernel)")
+    build.add_argument("--local-version", metavar="SUFFIX", help="behind the kernel's version (default: -linuxkit)")
     build.add_argument(
         "--no-boot", dest="boot", action="store_const", const=False, help="no boot test: for configurations that can't boot in QEMU"
     )
@@ -75,22 +75,22 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--request-id", metavar="ID", help="idempotency key: the same id gives the same builds")
 
     listing = verbs.add_parser("list", parents=[remote], help="builds, newest first")
-    listing.add_argument("--limit", type=_positive, default=50)
+    listing.add_argument("--limit", type=_positive, default=50, metavar="N", help="builds at most (default: %(default)s)")
     show = _one(verbs, remote, "show", "a build and its steps: why it waits, what failed")
     show.add_argument("--result", action="store_true", help="the whole result record, as JSON")
     logs = _one(verbs, remote, "logs", "output of a build's steps")
-    logs.add_argument("-f", "--follow", action="store_true")
-    logs.add_argument("--step", help="one step; default: all, in order")
-    logs.add_argument("--offset", type=int, default=0, metavar="BYTES")
+    logs.add_argument("-f", "--follow", action="store_true", help="show what comes, until the build has ended")
+    logs.add_argument("--step", metavar="STEP", help="one step; default: all, in order")
+    logs.add_argument("--offset", type=int, default=0, metavar="BYTES", help="leave out so much of each step's output")
     _one(verbs, remote, "cancel", "stop a build")
     retry = _one(verbs, remote, "retry", "go on with a failed or cancelled build")
-    retry.add_argument("--detach", action="store_true")
+    retry.add_argument("--detach", action="store_true", help="do not follow it")
     publishing.add_fetch(verbs.add_parser("fetch", parents=[remote], help="images to a folder, a registry, a Docker engine"))
     publishing.add_push(verbs.add_parser("push", parents=[common], help="OCI layouts that were fetched, to a registry; asks no farm"))
     boot = _one(verbs, remote, "boot", "boot it in QEMU, to a shell")
     boot.add_argument("--check", action="store_true", help="no shell: boot, load --module, power off")
     boot.add_argument("--module", action="append", metavar="NAME", help="module to load; may be repeated")
-    boot.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
+    boot.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="with --check: until it has powered off")
     verify = verbs.add_parser("verify", parents=[common], help="check an image's signatures, digests, provenance and SBOM; asks no farm")
     verify.add_argument(
         "image", metavar="IMAGE", help="folder with an OCI layout, as fetch writes it, or REGISTRY/REPOSITORY:TAG (or @DIGEST)"
@@ -101,12 +101,12 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
     token = verbs.add_parser("token", help="bearer tokens of a farm").add_subparsers(dest="token_verb", required=True, metavar="VERB")
     new = token.add_parser("new", parents=[common], help="make a token, and the line for the farm's tokens file")
-    new.add_argument("--team", required=True)
-    new.add_argument("--role", required=True, choices=("reader", "submitter", "admin"))
+    new.add_argument("--team", required=True, help="whose builds and uploads its user sees")
+    new.add_argument("--role", required=True, choices=("reader", "submitter", "admin"), help="each may do what those before it may")
     new.add_argument("--name", help="who will use it, for the audit record; default: the team and the role")
     new.add_argument("--days", type=_positive, metavar="N", help="how long it is good for; default: until it is revoked")
     check = verbs.add_parser("doctor", parents=[common], help="what this machine lacks, and the command that mends it")
-    check.add_argument("--state", type=Path, default=default_state())
+    check.add_argument("--state", type=Path, default=default_state(), help="where an embedded farm would keep everything")
     return top
 
 
@@ -200,7 +200,7 @@ def _one(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], remote: argparse.ArgumentParser, name: str, says: str
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, parents=[remote], help=says)
-    verb.add_argument("build", metavar="BUILD")
+    verb.add_argument("build", metavar="BUILD", help="its id, as build and list print it")
     return verb
 
 

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import docker
 import yaml
 from docker.models.containers import Container, _create_container_args
 
-import docker
 from tests.deploy.rendering import ROOT
 
 FILE = ROOT / "deploy" / "compose.yaml"

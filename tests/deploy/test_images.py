@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import docker
 import pytest
 
-import docker
 from kernfarm import settings
 from kernfarm.settings import CoordinatorSettings
 from tests.deploy.composed import FIRST, Composed, create, services
@@ -201,7 +201,7 @@ def test_images_hold_no_package_index(client: docker.DockerClient) -> None:
         assert "://" not in history
 
 
-# --- the sandbox in a container: what docs/deploy.md says it needs
+# --- the sandbox in a container: what docs/howto/deploy.md says it needs
 
 _TRY = ["setpriv", "--reuid=64000", "--regid=64000", "--clear-groups", "--no-new-privs"]
 _TRY += ["bwrap", "--ro-bind", "/", "/", "--unshare-all", "--dev", "/dev", "--proc", "/proc", "true"]

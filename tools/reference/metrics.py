@@ -1,10 +1,8 @@
-"""Generate docs/metrics.md from what the programs serve. `--check` compares with what is there instead and fails when it differs."""
+"""docs/reference/metrics.md, from what the programs serve."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
@@ -15,12 +13,10 @@ from coordinator.metrics.labels import Label
 from coordinator.metrics.observed import Metrics
 from kernfarm import exposition
 from kernfarm.settings import WorkerSettings
+from tools.reference import markdown
 from worker.exporter import MODES, Machine
 
-HOME = Path(__file__).resolve().parent.parent / "docs/metrics.md"
-_INTRO = """# Metrics
-
-Made by `tools/metrics_doc.py` (`make monitoring`). How to scrape them, the dashboard and the alerts: [monitoring.md](monitoring.md).
+_INTRO = """How to scrape them, the dashboard and the alerts: [monitoring](../howto/monitor.md).
 
 All series of a program are there from its start, at 0, but for calls that gRPC itself refuses. Labels have no other values than those
 listed below; what fits none of them counts as `other` (flavours of a user's own as `custom`), so no request can make series without end.
@@ -28,36 +24,7 @@ Counters start at 0 again when a program does; gauges tell what is.
 """
 
 
-def table(registry: CollectorRegistry, labels: Mapping[str, tuple[Label, ...]]) -> str:
-    """One row for each metric. `labels`: those whose values are known, by metric."""
-    rows = ["| metric | type | labels | help |", "|---|---|---|---|"]
-    for metric in sorted(registry.collect(), key=lambda each: each.name):
-        suffix = {"counter": "_total", "info": "_info"}.get(metric.type, "")
-        kind = "gauge" if metric.type == "info" else metric.type
-        rows.append(f"| `{metric.name}{suffix}` | {kind} | {_labels(metric, labels.get(metric.name))} | {metric.documentation} |")
-    return "\n".join(rows) + "\n"
-
-
-def _labels(metric: Metric, known: tuple[Label, ...] | None) -> str:
-    names = [label.name for label in known] if known is not None else sorted({name for sample in metric.samples for name in sample.labels})
-    return ", ".join(f"`{name}`" for name in names)
-
-
-def values(labels: Mapping[str, tuple[Label, ...]]) -> str:
-    """One row for each label and set of values, with the metrics that have it where a name means several."""
-    users: dict[Label, list[str]] = {}
-    for metric, its in sorted(labels.items()):
-        for label in its:
-            users.setdefault(label, []).append(metric)
-    names = [label.name for label in users]
-    rows = ["| label | values |", "|---|---|"]
-    for label, metrics in sorted(users.items(), key=lambda item: (item[0].name, item[1])):
-        of = f" of {', '.join(f'`{metric}`' for metric in metrics)}" if names.count(label.name) > 1 else ""
-        rows.append(f"| `{label.name}`{of} | {', '.join(label.values)} |")
-    return "\n".join(rows) + "\n"
-
-
-def build() -> str:
+def page() -> str:
     """The page, the same each time."""
     coordinator = exposition.registry_of("coordinator")
     metrics = Metrics(coordinator)
@@ -66,18 +33,35 @@ def build() -> str:
     worker.register(Machine(WorkerSettings()))
     known = {**metrics.families.labels, **Gauges.labels}
     modes: dict[str, tuple[Label, ...]] = {"kernfarm_worker_cpu_seconds": (Label("mode", MODES),)}
-    parts = [_INTRO, "## Coordinator\n", table(coordinator, known), "## Worker (`python -m worker.exporter`)\n", table(worker, modes)]
-    parts += ["## Labels\n", values({**known, **modes})]
-    return "\n".join(parts)
+    parts = [_INTRO, "## Coordinator\n", _table(coordinator, known), "## Worker (`python -m worker.exporter`)\n", _table(worker, modes)]
+    parts += ["## Labels\n", _values({**known, **modes})]
+    return markdown.page("Metrics", "tools/reference/metrics.py", *parts)
 
 
-def main() -> None:
-    made = build()
-    if "--check" not in sys.argv[1:]:
-        HOME.write_text(made)
-    elif not HOME.exists() or HOME.read_text() != made:
-        raise SystemExit(f"{HOME.name} is not up to date; run `make monitoring`")
+def _table(registry: CollectorRegistry, labels: Mapping[str, tuple[Label, ...]]) -> str:
+    """One row for each metric. `labels`: those whose values are known, by metric."""
+    rows = []
+    for metric in sorted(registry.collect(), key=lambda each: each.name):
+        suffix = {"counter": "_total", "info": "_info"}.get(metric.type, "")
+        kind = "gauge" if metric.type == "info" else metric.type
+        rows.append((f"`{metric.name}{suffix}`", kind, _labels(metric, labels.get(metric.name)), metric.documentation))
+    return markdown.table(("metric", "type", "labels", "help"), rows)
 
 
-if __name__ == "__main__":
-    main()
+def _labels(metric: Metric, known: tuple[Label, ...] | None) -> str:
+    names = [label.name for label in known] if known is not None else sorted({name for sample in metric.samples for name in sample.labels})
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _values(labels: Mapping[str, tuple[Label, ...]]) -> str:
+    """One row for each label and set of values, with the metrics that have it where a name means several."""
+    users: dict[Label, list[str]] = {}
+    for metric, its in sorted(labels.items()):
+        for label in its:
+            users.setdefault(label, []).append(metric)
+    names = [label.name for label in users]
+    rows = []
+    for label, metrics in sorted(users.items(), key=lambda item: (item[0].name, item[1])):
+        of = f" of {', '.join(f'`{metric}`' for metric in metrics)}" if names.count(label.name) > 1 else ""
+        rows.append((f"`{label.name}`{of}", ", ".join(label.values)))
+    return markdown.table(("label", "values"), rows)
