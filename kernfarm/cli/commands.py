@@ -105,8 +105,8 @@ async def show(words: argparse.Namespace, client: FarmClient, out: Output) -> in
     if out.json_mode:
         out.data(info)
         return 0
-    for key in ("id", "state", "source", "arch", "flavour", "toolchain", "release"):
-        out.table(("key", "value"), [(key, str(info[key]))])
+    keys = ("id", "state", "source", "arch", "flavour", "toolchain", "release")
+    out.table(("key", "value"), [(key, str(info[key])) for key in keys])
     columns = ("step", "state", "worker", "objects", "seconds", "remark")
     out.table(columns, [_step_row(step) for step in info["steps"]])
     for warning in info["warnings"]:

@@ -19,6 +19,7 @@ from kernel.errors import Code, FarmError
 from kernfarm.private import read_private, write_private
 from kernfarm.tokens import TokenEntry, hash_of, new_token
 from tests.served import Tokens
+from worker import ccache
 
 WHO = Caller(team="t", name="n", role=Role.SUBMITTER, proof="token")
 LATER = "2030-01-01T00:00:00Z"
@@ -39,10 +40,11 @@ def test_a_team_that_is_taken_is_a_harmless_folder_name(name: str) -> None:
         assert error.problem.code is Code.INVALID_ARGUMENT
     else:
         assert Path("/base", taken).parent == Path("/base")
+        assert ccache._DOMAIN.fullmatch(taken), "its builds have a compile cache"
         assert taken not in ("", ".", "..", "*", "release")
 
 
-@pytest.mark.parametrize("team", ["*", "release", "..", "A", "", "a/b", "a\n", None, 7])
+@pytest.mark.parametrize("team", ["*", "release", "..", "a.b", "A", "", "a/b", "a\n", None, 7])
 def test_other_teams_are_refused(team: object) -> None:
     with pytest.raises(FarmError, match="no team's name"):
         caller(team=team, name="n", role="reader", proof="token", where="w")

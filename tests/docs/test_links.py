@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT, Page, pages, slug
 PAGES = {page.path: page for page in pages()}
 INDEX = ROOT / "docs/index.md"
 # Where comments may name a page. The chart's and the images' files are looked after by their own tests.
-CODE = ("kernel", "kernfarm", "coordinator", "worker", "proto", "tools", "tests", "bench", "demo")
+CODE = ("kernel", "kernfarm", "coordinator", "worker", "proto", "tools", "tests", "bench", "demo", "helm", "deploy", "docker")
 
 
 def targets(page: Page) -> list[tuple[str, Path, str]]:

@@ -130,6 +130,56 @@ async def test_one_request_for_two_architectures_gives_one_image(farm: EmbeddedF
         assert f"ARCH={arch.kbuild} " in record["reproduce"]
 
 
+async def test_an_image_that_does_not_boot_is_not_signed(farm: EmbeddedFarm, draft: Draft) -> None:
+    """What stands in for a kernel is none to QEMU."""
+    async with FarmClient(farm.address, farm.credentials) as client:
+        info = await end(client, await submit(client, replace(draft, boot=True)))
+    assert info["state"] == "failed"
+    assert info["problem"]["code"] == Code.KERNEL_DOES_NOT_BOOT
+    assert info["attachments"] == []
+    assert {step["key"]: step["state"] for step in info["steps"] if step["kind"] in ("package", "boot", "sign")} == {
+        "package": "succeeded",
+        "boot": "failed",
+        "sign": "cancelled",
+    }
+    refused = await asyncio.to_thread(kernfarm, farm, "fetch", info["id"], "--to", "/nowhere")
+    assert refused.code == 2
+
+
+def test_one_request_is_a_matrix_of_architectures_and_flavours(farm: EmbeddedFarm, tarball: Path, tmp_path: Path) -> None:
+    (tmp_path / "foo.config").write_text("CONFIG_FAKE_CORE_SIZE=48\n")
+    first = fake_linux.files()["README"].decode().splitlines()[0]
+    (tmp_path / "0001-foo.patch").write_text(f"--- a/README\n+++ b/README\n@@ -1 +1 @@\n-{first}\n+foo\n")
+    (tmp_path / "kernfarm.yaml").write_text(
+        f"""
+source: file:{tarball}
+arch: [x86_64, arm64]
+config: {{base: defconfig}}
+boot: false
+flavours:
+  - plain
+  - {{name: foo, extends: plain, fragments: [foo.config], patches: [0001-foo.patch]}}
+"""
+    )
+    done = kernfarm(farm, "build", str(tmp_path / "kernfarm.yaml"))
+    assert done.code == 0, done.output.decode()
+    rows = [line.split("\t") for line in done.output.decode().splitlines() if line.count("\t") == 6]
+    assert [(arch, flavour, state) for arch, flavour, state, *_ in rows] == [
+        ("x86_64", "plain", "succeeded"),
+        ("x86_64", "foo", "succeeded"),
+        ("arm64", "plain", "succeeded"),
+        ("arm64", "foo", "succeeded"),
+    ]
+    assert {release for _, flavour, _, _, release, *_ in rows if flavour == "foo"} == {"6.1.999-linuxkit-foo"}
+    assert len({image for *_, image in rows}) == 4
+    together = [build for _, flavour, _, _, _, build, _ in rows if flavour == "foo"]
+    fetched = kernfarm(farm, "fetch", *together, "--to", str(tmp_path / "image"))
+    assert fetched.code == 0, fetched.output.decode()
+    layout.extract(tmp_path / "image", "linux/arm64", tmp_path)
+    assert "CONFIG_FAKE_CORE_SIZE=48" in (tmp_path / "kernel_config").read_text().splitlines()
+    assert "0001-foo.patch" in (tmp_path / "kernel-source-info").read_text()
+
+
 async def test_an_image_that_the_store_has_lost_is_made_again(farm: EmbeddedFarm, draft: Draft) -> None:
     draft = replace(draft, local_version="-lost")
     async with FarmClient(farm.address, farm.credentials) as client:
