@@ -84,7 +84,9 @@ appArmorProfile:
 {{- if eq .Values.journal.kind "postgresql" -}}
 {{- /* User and password come from the environment (PGUSER, PGPASSWORD): libpq fills in what the address leaves out. */ -}}
 {{- with .Values.journal.postgresql -}}
-postgresql+psycopg://{{ .host }}:{{ .port }}/{{ .database }}?sslmode={{ .sslMode }}&sslrootcert={{ if .caSecret }}/etc/kernfarm/postgresql/ca.crt{{ else }}system{{ end }}
+{{- /* The public authorities by the image's file: libpq's word "system" means a folder that only its own packagers have. */ -}}
+{{- $authorities := ternary "/etc/kernfarm/postgresql/ca.crt" "/etc/ssl/certs/ca-certificates.crt" (ne .caSecret "") -}}
+postgresql+psycopg://{{ .host }}:{{ .port }}/{{ .database }}?sslmode={{ .sslMode }}{{ if or .caSecret (ne .sslMode "require") }}&sslrootcert={{ $authorities }}{{ end }}
 {{- end -}}
 {{- else -}}
 sqlite:////var/lib/kernfarm/coordinator/journal.sqlite
