@@ -45,8 +45,8 @@ class Composed:
 
     def compose(self, *words: str, seconds: float = 120) -> str:
         """What `docker compose WORDS` prints; it has to succeed."""
-        # All on one small machine: a worker that took what it may by default would end the others.
-        environment = {"DOCKER_HOST": self.engine.host, "KERNFARM_WORKER_MEMORY": "4g"}
+        # All on one small machine: a worker that took what it may by default would end the others. And there is no mirror to reach.
+        environment = {"DOCKER_HOST": self.engine.host, "KERNFARM_WORKER_MEMORY": "4g", "KERNFARM_REFRESH_APT": ""}
         done = compose(*words, file=self.folder / "compose.yaml", seconds=seconds, **environment)
         assert done.returncode == 0, f"docker compose {words[0]}: {done.stdout[-2000:]}{done.stderr[-3000:]}{self.logs()}"
         return done.stdout

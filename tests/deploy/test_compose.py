@@ -65,6 +65,12 @@ def test_the_api_is_on_loopback_unless_told_otherwise() -> None:
     assert '"host_ip": "0.0.0.0"' in done.stdout
 
 
+def test_lists_of_packages_are_refreshed_unless_told_otherwise() -> None:
+    assert '"$$HOSTNAME" --refresh-apt &&' in services()["worker"]["command"][2]
+    done = compose("config", "--format=json", KERNFARM_REFRESH_APT="")
+    assert done.returncode == 0 and "kernfarm-prepare-worker" in done.stdout and "--refresh-apt" not in done.stdout
+
+
 def test_settings_of_the_worker() -> None:
     config = load(WorkerSettings, CONFIG / "worker.yaml")
     assert f'{{"kernfarm_slot":{config.slots}}}' in services()["worker"]["command"][2]

@@ -68,6 +68,16 @@ def test_the_sandbox_does_not_run_with_less(engine: Engine, capabilities: list[s
     assert code != 0 and says in output
 
 
+def test_a_worker_without_a_mirror_has_the_images_lists(engine: Engine) -> None:
+    script = (
+        "kernfarm-prepare-worker /t.yaml /run/worker.yaml worker-7 --refresh-apt; cat /run/worker.yaml; apt-cache show linux-source-6.1"
+    )
+    options = [*_rights(_CAPABILITIES, []), *(f"--tmpfs={name}" for name in ("/run", "/var/lib/apt/lists", "/var/cache/apt"))]
+    code, output = engine.once("worker", ["sh", "-ec", script], *options, f"--volume={ROOT}/deploy/config/worker.yaml:/t.yaml:ro")
+    assert code == 0 and "lists could not be refreshed" in output and "name: worker-7\n" in output
+    assert "Package: linux-source-6.1\n" in output
+
+
 def test_worker_offers_what_a_build_needs(engine: Engine) -> None:
     service = services()["worker"]
     script = """
