@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -18,42 +16,15 @@ from coordinator.events import Cancelled, Started
 from coordinator.journal import Journal
 from kernel.errors import Code, FarmError
 from kernfarm import process
+from tests.postgresql import server
 
 PATH = os.environ["PATH"]
 
 
 @pytest.fixture(scope="module")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server on a free port, as an unprivileged user, stopped at the end."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    assert programs, "postgresql is in packages-test.txt"
-    home = Path(f"/tmp/kfpg-{os.getpid()}")
-    home.mkdir()
-    shutil.chown(home, "postgres", "postgres")
-    as_user = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups") if os.geteuid() == 0 else ()
-    env = {"PATH": f"{programs[-1]}:{PATH}", "LC_ALL": "C"}
-    done = process.run((*as_user, "initdb", "-D", str(home / "data"), "-A", "trust", "-E", "UTF8"), env=env, timeout_seconds=120)
-    assert done.code == 0, done.output
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = (*as_user, "postgres", "-D", str(home / "data"), "-p", str(port), "-h", "127.0.0.1", "-k", str(home))
-    server = process.start(command, env=env, output=tmp_path_factory.mktemp("pg") / "log")
-    url = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            engine = sa.create_engine(url)
-            engine.connect().close()
-            engine.dispose()
-            break
-        except sa.exc.OperationalError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    yield url
-    server.interrupt()
-    server.terminate()
-    shutil.rmtree(home)
+    with server(tmp_path_factory.mktemp("pg") / "log") as found:
+        yield f"postgresql+psycopg://postgres@127.0.0.1:{found.port}/postgres"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

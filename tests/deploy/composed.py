@@ -1,167 +1,72 @@
-"""deploy/compose.yaml as values, and a small stand-in for `docker compose up` on the Docker SDK: Debian 12 has no docker compose.
+"""deploy/compose.yaml as the real Docker Compose reads it, and the farm that it brings up.
 
-It knows the keys that our file uses and refuses others, so that nothing in the file is silently left untested."""
+Debian 12 has no Docker Compose of today's kind (2.x). It comes out of Debian 13's package, unpacked into a cache folder."""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
-import yaml
-from docker.models.containers import Container, _create_container_args
-
+from tests import debian
+from tests.deploy.engine import Engine
 from tests.deploy.rendering import ROOT
 
 FILE = ROOT / "deploy" / "compose.yaml"
-_KNOWN = {
-    *(
-        "build",
-        "cap_add",
-        "cap_drop",
-        "command",
-        "depends_on",
-        "environment",
-        "healthcheck",
-        "image",
-        "init",
-        "ipc",
-        "logging",
-        "mem_limit",
-    ),
-    *(
-        "network_mode",
-        "networks",
-        "pid",
-        "pids_limit",
-        "ports",
-        "read_only",
-        "restart",
-        "secrets",
-        "security_opt",
-        "shm_size",
-        "tmpfs",
-        "user",
-    ),
-    "volumes",
-}
-SUBNET = "172.31.98.0/24"
-FIRST = "172.31.98.2"
-"""Address of the service that is started first."""
-_VARIABLES = {
-    "${KERNFARM_VERSION:-0.1.0}": "0.1.0",
-    "${KERNFARM_LISTEN:-127.0.0.1}": "0.0.0.0",
-    "${KERNFARM_WORKER_MEMORY:-8g}": "4g",
-    "$$HOSTNAME": "$HOSTNAME",
-}
 
 
+def compose(*words: str, file: Path = FILE, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Docker Compose on a file. Nothing of this machine's environment fills the file's variables: their defaults are tested."""
+    program = debian.program("docker-compose", "trixie", "usr/libexec/docker/cli-plugins/docker-compose")
+    argv = [str(program), "--file", str(file), *words]
+    kept = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=seconds, check=False, env=kept)
+
+
+@functools.cache
 def services() -> dict[str, dict[str, Any]]:
-    """The services by name, variables put in, in the order in which they start."""
-    text = FILE.read_text()
-    for variable, value in _VARIABLES.items():
-        assert variable in text, f"{variable} is gone from {FILE}"
-        text = text.replace(variable, value)
-    document = yaml.safe_load(text)
-    assert "${" not in text
-    return dict(document["services"])
+    """The services by name, as Compose understands them: anchors, defaults and short forms written out."""
+    done = compose("config", "--format=json")
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout)["services"])
 
 
-def create(client: docker.DockerClient, image: str, command: Any, **options: Any) -> Container:
-    """A container, with what the `docker` and `docker compose` programs know and the SDK does not: systempaths=unconfined, which they
-    turn into empty lists of masked and read-only paths."""
-    asked = options.pop("security_opt", [])
-    profile = [each for each in asked if each != "systempaths=unconfined"]
-    words = _create_container_args(
-        {"image": image, "command": command, "version": client.api.api_version, "security_opt": profile, **options}
-    )
-    if profile != asked:
-        words["host_config"].update(MaskedPaths=[], ReadonlyPaths=[])
-    return client.containers.get(client.api.create_container(**words)["Id"])
-
-
+@dataclass(frozen=True, slots=True)
 class Composed:
-    """The farm of the compose file. `folder` stands for deploy/: `credentials` and `config` are looked up there."""
+    """The farm of a folder like deploy/, on an engine that has the images."""
 
-    def __init__(self, client: docker.DockerClient, folder: Path) -> None:
-        self._client = client
-        self._folder = folder
-        self._secrets: dict[str, Any] = yaml.safe_load(FILE.read_text())["secrets"]
-        self.containers: dict[str, Container] = {}
-        pool = docker.types.IPAMPool(subnet=SUBNET)
-        self._network = client.networks.create("farm", ipam=docker.types.IPAMConfig(pool_configs=[pool]))
+    engine: Engine
+    folder: Path
 
-    def up(self, name: str, replica: str = "") -> Container:
-        """Start one service. Raises what docker raises."""
-        service = services()[name]
-        assert not set(service) - _KNOWN, f"{name}: the stand-in does not know {set(service) - _KNOWN}"
-        mode = service.get("network_mode", "")
-        network: dict[str, Any] = {"network_mode": self._of(mode) if mode else "none"}
-        container = create(
-            self._client,
-            service["image"],
-            service["command"],
-            name=name + replica,
-            user=service["user"],
-            environment=service.get("environment", {}),
-            init=service.get("init", False),
-            read_only=service["read_only"],
-            cap_drop=service["cap_drop"],
-            cap_add=service.get("cap_add"),
-            security_opt=service["security_opt"],
-            ipc_mode=self._of(service["ipc"]) if "ipc" in service else None,
-            pid_mode=self._of(service["pid"]) if "pid" in service else None,
-            shm_size=service.get("shm_size"),
-            mem_limit=service["mem_limit"],
-            pids_limit=service.get("pids_limit"),
-            tmpfs=dict(each.partition(":")[::2] for each in service.get("tmpfs", ())),
-            volumes=[each for each in self._binds(service) if ":" in each],
-            restart_policy={"Name": service["restart"]},
-            **network,
-        )
-        self.containers[name + replica] = container
-        if not mode:
-            # Compose makes a service's name one of its aliases; others are in a mapping.
-            networks = service["networks"]
-            more = networks["farm"]["aliases"] if isinstance(networks, dict) else []
-            self._client.networks.get("none").disconnect(container)
-            self._network.connect(container, aliases=[name, *more])
-        container.start()
-        return container
+    def compose(self, *words: str, seconds: float = 120) -> str:
+        """What `docker compose WORDS` prints; it has to succeed."""
+        # All on one small machine: a worker that took what it may by default would end the others. And there is no mirror to reach.
+        environment = {"DOCKER_HOST": self.engine.host, "KERNFARM_WORKER_MEMORY": "4g", "KERNFARM_REFRESH_APT": ""}
+        done = compose(*words, file=self.folder / "compose.yaml", seconds=seconds, **environment)
+        assert done.returncode == 0, f"docker compose {words[0]}: {done.stdout[-2000:]}{done.stderr[-3000:]}{self.logs()}"
+        return done.stdout
 
-    def _of(self, mode: str) -> str:
-        other = mode.removeprefix("service:")
-        return f"container:{self.containers[other].id}" if other != mode else mode
+    def logs(self) -> str:
+        """The last lines of each service's output."""
+        environment = {"DOCKER_HOST": self.engine.host}
+        return compose("logs", "--tail=30", "--no-color", file=self.folder / "compose.yaml", **environment).stdout
 
-    def _binds(self, service: dict[str, Any]) -> list[str]:
-        found = [each.replace("./", f"{self._folder}/", 1) if each.startswith("./") else each for each in service.get("volumes", ())]
-        for name in service.get("secrets", ()):
-            found.append(f"{self._secrets[name]['file'].replace('./', f'{self._folder}/', 1)}:/run/secrets/{name}:ro")
-        # A folder without a host's side is a volume without a name.
-        return [each if ":" in each else f"{name_of(each)}:{each}" for each in found]
+    def in_container(self, service: str, *command: str) -> str:
+        """What a command in a service's first container prints; it has to succeed."""
+        return self.compose("exec", "-T", service, *command)
 
-    def until_healthy(self, name: str, seconds: float = 120) -> None:
+    def process(self, service: str) -> int:
+        """The service's first process, as the machine numbers it."""
+        return int(self.engine.docker("inspect", "--format={{.State.Pid}}", f"kernfarm-{service}-1"))
+
+    def until_healthy(self, service: str, seconds: float) -> None:
         """Wait until the service's own health check passes."""
-        command = services()[name]["healthcheck"]["test"]
-        assert command[0] == "CMD"
         deadline = time.monotonic() + seconds
-        while True:
-            try:
-                done = self.containers[name].exec_run(command[1:])
-                if done.exit_code == 0:
-                    return
-                said = done.output.decode()
-            except docker.errors.APIError as error:  # it is being started again
-                said = str(error)
-            assert time.monotonic() < deadline, f"{name}: {said}\n{self.log(name)}"
+        while self.engine.docker("inspect", "--format={{.State.Health.Status}}", f"kernfarm-{service}-1").strip() != "healthy":
+            assert time.monotonic() < deadline, f"{service} is not healthy after {seconds} s\n{self.logs()}"
             time.sleep(1)
-
-    def log(self, name: str) -> str:
-        """The last lines of a service's output."""
-        return str(self.containers[name].logs(tail=40).decode(errors="replace"))
-
-
-def name_of(folder: str) -> str:
-    """A volume's name for a folder that has none in the file."""
-    return folder.strip("/").replace("/", "-")

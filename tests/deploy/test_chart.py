@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
 import tomllib
-from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
-from kernfarm import settings
-from kernfarm.settings import CoordinatorSettings, WorkerSettings, read
 from tests.deploy import custom_resources
 from tests.deploy.rendering import (
     CHART,
@@ -174,76 +170,7 @@ def test_no_secret_is_rendered() -> None:
                         assert "secretKeyRef" in variable["valueFrom"], f"{example}: {name}: {variable['name']}"
 
 
-# --- what the programs read
-
-
-@EVERYTHING
-def test_workers_settings(example: str) -> None:
-    found = documents(example)
-    (cluster,) = of_kind(found, "RayCluster")
-    files = named(found, "ConfigMap", "-workers")["data"]
-    assert {f"worker-{group['groupName']}.yaml" for group in cluster["spec"]["workerGroupSpecs"]} == set(files)
-    for group in cluster["spec"]["workerGroupSpecs"]:
-        config = read(WorkerSettings, yaml.safe_load(files[f"worker-{group['groupName']}.yaml"]), where=group["groupName"])
-        # The coordinator gives a node as many attempts as it has of this resource.
-        assert json.loads(shlex.split(group["rayStartParams"]["resources"])[0]) == {"kernfarm_slot": config.slots}
-        limit = containers(group["template"])["ray-worker"]["resources"]["limits"]["memory"]
-        assert int(limit.removesuffix("Gi")) << 30 > config.memory_bytes * config.slots
-
-
-@EVERYTHING
-def test_settings_of_the_coordinator_and_the_signer(example: str) -> None:
-    absent = [name for name in ("coordinator.access.gate", "coordinator.signer", "worker.exporter") if not _there(name)]
-    if absent:
-        pytest.skip(f"this farm has no {', '.join(absent)}")
-    found = documents(example)
-    values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
-    coordinator: Any = read(CoordinatorSettings, values, where="coordinator.yaml")
-    values = yaml.safe_load(named(found, "ConfigMap", "-signer")["data"]["signer.yaml"])
-    signer: Any = read(vars(settings)["SignerSettings"], values, where="signer.yaml")
-    users = {name: each["securityContext"]["runAsUser"] for name, each in containers(pod_templates(found)["coordinator"]).items()}
-    assert (str(signer.socket), signer.allowed_uid) == (coordinator.signer_socket, users["coordinator"])
-    assert signer.journal_url == coordinator.journal_url
-    assert bool(coordinator.metrics_listen) == (example == "full")
-    assert coordinator.access.tls.certificate and (coordinator.access.tokens_file or coordinator.access.oidc.issuer)
-
-
-def _there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package above it
-        return False
-
-
-def test_rules_know_the_jobs_that_the_monitors_name() -> None:
-    found = documents("full")
-    endpoints = [
-        *named(found, "ServiceMonitor", "-coordinator")["spec"]["endpoints"],
-        *named(found, "PodMonitor", "-workers")["spec"]["podMetricsEndpoints"],
-    ]
-    jobs = {each["replacement"] for endpoint in endpoints for each in endpoint["relabelings"] if each["targetLabel"] == "job"}
-    asked = {job for rule in of_kind(found, "PrometheusRule") for job in re.findall(r'job="([^"]+)"', json.dumps(rule).replace('\\"', '"'))}
-    assert asked <= jobs == {"kernfarm-coordinator", "kernfarm-worker"}
-
-
-@EVERYTHING
-def test_all_programs_mean_the_same_store(example: str) -> None:
-    found = documents(example)
-    files = [text for each in of_kind(found, "ConfigMap") for name, text in each["data"].items() if name.endswith(".yaml")]
-    stores = {json.dumps([each["blobs_url"], each.get("blobs_options")]) for each in map(yaml.safe_load, files)}
-    assert len(stores) == 1
-
-
-@EVERYTHING
-def test_mounted_files_are_those_in_the_settings(example: str) -> None:
-    """A path in the settings without a mount is found out only in the cluster otherwise."""
-    found = documents(example)
-    template = pod_templates(found)["coordinator"]
-    for program in ("coordinator", "signer"):
-        mounts = {mount["mountPath"] for mount in containers(template)[program]["volumeMounts"]}
-        config = named(found, "ConfigMap", f"-{program}")["data"][f"{program}.yaml"]
-        for path in re.findall(r"(?:[: ]|file://|sqlite:///|=)(/(?:etc|run|var)/[^\s\"&]+)", config):
-            assert any(path == mount or path.startswith(mount + "/") for mount in mounts), f"{program}: {path}"
+# --- Ray, network, versions
 
 
 def test_system_config_survives_the_shell() -> None:
@@ -277,16 +204,6 @@ def test_policies_select_every_pod(example: str) -> None:
     for name, template in pod_templates(found).items():
         if name != "test":
             assert deny["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items(), name
-
-
-def test_dashboards_and_rules_of_the_chart_are_installed() -> None:
-    found = documents("full")
-    names = {path.stem for path in (CHART / "rules").glob("*.yaml")}
-    assert {rule["metadata"]["name"] for rule in of_kind(found, "PrometheusRule")} == {f"kernels-{name}" for name in names}
-    shipped = {path.name: path.read_text().rstrip("\n") for path in (CHART / "dashboards").glob("*.json")}
-    maps = [each["data"] for each in of_kind(found, "ConfigMap") if each["metadata"]["name"].endswith("-dashboards")]
-    assert {name: text.rstrip("\n") for data in maps for name, text in data.items()} == shipped
-    assert {each["kind"] for each in found} >= {"ServiceMonitor", "PodMonitor"}
 
 
 def test_a_digest_wins_over_the_tag() -> None:

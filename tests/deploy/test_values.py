@@ -79,24 +79,67 @@ WRONG = (
     ('podDisruptionBudget.maxUnavailable="some"', "/podDisruptionBudget/maxUnavailable"),
 )
 
+_POSTGRESQL = 'journal.postgresql={"host":"db.example.org","credentialsSecret":"a","signerCredentialsSecret":"b"}'
+_S3 = 'blobs.s3={"bucket":"kernels","endpoint":"https://s3.example.org:9000"}'
+_OIDC = 'access.oidc={"issuer":"https://login.example.org","audience":"kernfarm"}'
+# Values of which each is right, but not together. A space stands between two; the message has to name the one to change.
+CONTRADICTIONS = (
+    (f'journal.kind="postgresql" {_POSTGRESQL} journal.postgresql.signerCredentialsSecret=""', "postgresql.signerCredentialsSecret"),
+    (f'journal.kind="postgresql" {_POSTGRESQL}', "networkPolicy.postgresqlCidrs"),
+    (f'blobs.kind="s3" {_S3}', "networkPolicy.s3Cidrs"),
+    (f'blobs.kind="s3" {_S3} networkPolicy.s3Cidrs=["192.0.2.0/24"]', "networkPolicy.s3Ports: blobs.s3.endpoint is on port 9000"),
+    ('blobs.s3.endpoint="http://s3.example.org"', "blobs.s3.allowHttp"),
+    (_OIDC, "networkPolicy.oidcCidrs"),
+    ("workerGroups.amd64.enabled=false workerGroups.arm64.enabled=false", "workerGroups: none is enabled"),
+    ("workerGroups.amd64.slots=2", "workerGroups.amd64.resources.limits.memory: 10Gi"),
+    ('workerGroups.amd64.resources.limits.memory="6442450944"', "workerGroups.amd64.resources.limits.memory: 6442450944"),
+    ('workerGroups.arm64.scratch.size="20Gi"', "workerGroups.arm64.scratch.size: 20Gi"),
+    ("metrics.enabled=true metrics.port=7420", "metrics.port: 7420 is coordinator.port"),
+    ("coordinator.port=6379", "coordinator.port: 6379 is one of Ray's"),
+    ("metrics.enabled=true metrics.exporterPort=10500", "metrics.exporterPort: 10500 is one of Ray's"),
+)
+CASES = (*WRONG, *CONTRADICTIONS)
+
 
 @pytest.fixture(scope="module")
 def answers() -> dict[str, tuple[int, str]]:
     """helm's exit code and message for each wrong value; two at a time, it is a program of its own each time."""
 
-    def ask(setting: str) -> tuple[int, str]:
-        done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), "--set-json", setting)
+    def ask(settings: str) -> tuple[int, str]:
+        sets = [word for each in re.split(r" (?=[a-zA-Z0-9.]+=)", settings) for word in ("--set-json", each)]
+        done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *sets)
         return done.returncode, done.stderr
 
     helm("version")  # fetched once, not by both at the same time
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip([each for each, _ in WRONG], pool.map(ask, [each for each, _ in WRONG]), strict=True))
+        return dict(zip([each for each, _ in CASES], pool.map(ask, [each for each, _ in CASES]), strict=True))
 
 
-@pytest.mark.parametrize(("setting", "says"), WRONG)
+@pytest.mark.parametrize(("setting", "says"), CASES)
 def test_wrong_value(answers: dict[str, tuple[int, str]], setting: str, says: str) -> None:
     code, message = answers[setting]
     assert code != 0 and says in message, message
+
+
+def test_every_check_of_the_chart_is_tried(answers: dict[str, tuple[int, str]]) -> None:
+    checks = re.findall(r'fail (?:\(printf )?"([^"]+)"', (CHART / "templates" / "checks.yaml").read_text())
+    assert len(checks) > 15
+    for check in checks:
+        said = re.compile(re.sub(r"%[sd]", ".+", re.escape(check).replace("\\%", "%")))
+        assert any(said.search(message) for _, message in answers.values()), check
+
+
+def test_values_at_a_limit_are_taken() -> None:
+    """The checks refuse what is wrong, and nothing else."""
+    sets = ["workerGroups.amd64.slots=3", 'workerGroups.amd64.resources.limits.memory="20G"', 'blobs.kind="s3"', _S3]
+    sets += ['networkPolicy.s3Cidrs=["192.0.2.0/24"]', "networkPolicy.s3Ports=[443,9000]", "coordinator.port=6386", "metrics.port=6386"]
+    sets += ['networkPolicy.oidcCidrs=["192.0.2.0/24"]', _OIDC.replace("example.org", "example.org:8443/realms/kernel")]
+    words = [word for each in sets for word in ("--set-json", each)]
+    done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *words)
+    assert done.returncode == 0, done.stderr
+    policies = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "NetworkPolicy"]
+    (coordinator,) = [each for each in policies if each["metadata"]["name"].endswith("-coordinator")]
+    assert {port["port"] for rule in coordinator["spec"]["egress"] for port in rule["ports"]} == {443, 9000, 8443}
 
 
 def test_defaults_alone_say_what_is_missing() -> None:

@@ -84,7 +84,9 @@ appArmorProfile:
 {{- if eq .Values.journal.kind "postgresql" -}}
 {{- /* User and password come from the environment (PGUSER, PGPASSWORD): libpq fills in what the address leaves out. */ -}}
 {{- with .Values.journal.postgresql -}}
-postgresql+psycopg://{{ .host }}:{{ .port }}/{{ .database }}?sslmode={{ .sslMode }}&sslrootcert={{ if .caSecret }}/etc/kernfarm/postgresql/ca.crt{{ else }}system{{ end }}
+{{- /* The public authorities by the image's file: libpq's word "system" means a folder that only its own packagers have. */ -}}
+{{- $authorities := ternary "/etc/kernfarm/postgresql/ca.crt" "/etc/ssl/certs/ca-certificates.crt" (ne .caSecret "") -}}
+postgresql+psycopg://{{ .host }}:{{ .port }}/{{ .database }}?sslmode={{ .sslMode }}{{ if or .caSecret (ne .sslMode "require") }}&sslrootcert={{ $authorities }}{{ end }}
 {{- end -}}
 {{- else -}}
 sqlite:////var/lib/kernfarm/coordinator/journal.sqlite
@@ -187,6 +189,18 @@ object-store-memory: "80000000"
 {{- $found | toJson -}}
 {{- end }}
 
+{{/* A quantity of bytes as a number. */}}
+{{- define "kernfarm.bytes" -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- mulf (float64 $number) (index $units (trimPrefix $number .)) | printf "%.0f" -}}
+{{- end }}
+
+{{/* The port of an http:// or https:// address. */}}
+{{- define "kernfarm.urlPort" -}}
+{{- default (ternary "80" "443" (hasPrefix "http://" .)) (regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":") -}}
+{{- end }}
+
 {{- define "kernfarm.s3Egress" -}}
 {{- if eq .Values.blobs.kind "s3" }}
 - to:
@@ -217,7 +231,7 @@ object-store-memory: "80000000"
     - ipBlock: {cidr: {{ . }}}
     {{- end }}
   ports:
-    - {port: 443, protocol: TCP}
+    - {port: {{ include "kernfarm.urlPort" .Values.access.oidc.issuer }}, protocol: TCP}
 {{- end }}
 {{- include "kernfarm.s3Egress" . }}
 {{- end }}

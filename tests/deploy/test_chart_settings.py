@@ -1,0 +1,119 @@
+"""The files that the chart gives to the programs: their own settings, all of them known, and what they name is mounted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kernfarm.settings import CoordinatorSettings, SignerSettings, WorkerSettings, load, read
+from tests.deploy.rendering import CHART, EXAMPLES, containers, documents, named, of_kind, pod_templates
+
+EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
+# Settings that a farm on Kubernetes has no use for, or whose default is the only good value.
+LEFT_OUT = {
+    CoordinatorSettings: {
+        *("address_file", "metrics_address_file", "ray_node_ip"),  # the chart's addresses are known beforehand
+        *("access.audit_file", "access.recheck_seconds", "access.oidc.jwks", "access.oidc.leeway_seconds"),
+    },
+    SignerSettings: set[str](),
+    WorkerSettings: {
+        "steps",  # for tests
+        *("sources.keyring", "sources.git_protocols", "sources.fetch_timeout_seconds", "sources.max_tarball_bytes"),
+    },
+}
+PROGRAMS: tuple[tuple[type[Any], str, str], ...] = (
+    (CoordinatorSettings, "-coordinator", "coordinatorSettings"),
+    (SignerSettings, "-signer", ""),
+    (WorkerSettings, "-workers", "workerSettings"),
+)
+
+
+def _names(value: dict[str, Any], where: str = "") -> Iterator[str]:
+    for name, below in value.items():
+        yield where + name
+        if isinstance(below, dict):
+            yield from _names(below, f"{where}{name}.")
+
+
+def _known(kind: type[Any], where: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for each in fields(kind):
+        if is_dataclass(hints[each.name]):
+            yield from _known(hints[each.name], f"{where}{each.name}.")
+        else:
+            yield where + each.name
+
+
+@EVERYTHING
+@pytest.mark.parametrize(("kind", "ending", "_"), PROGRAMS)
+def test_the_programs_take_their_files(kind: type[Any], ending: str, _: str, example: str, tmp_path: Path) -> None:
+    for name, text in named(documents(example), "ConfigMap", ending)["data"].items():
+        (tmp_path / name).write_text(text)
+        load(kind, tmp_path / name)
+
+
+@pytest.mark.parametrize(("kind", "ending", "further"), PROGRAMS)
+def test_every_setting_can_be_set_or_is_left_out_for_a_reason(kind: type[Any], ending: str, further: str) -> None:
+    """Whoever adds a setting decides whether the chart's users need it."""
+    files = [text for example in EXAMPLES for text in named(documents(example), "ConfigMap", ending)["data"].values()]
+    rendered = {name for text in files for name in _names(yaml.safe_load(text))}
+    schema = json.loads((CHART / "values.schema.json").read_text())["$defs"]
+    free = set(schema[further]["properties"]) if further else set()
+    assert set(_known(kind)) - rendered - free == LEFT_OUT[kind]
+
+
+@EVERYTHING
+def test_workers_settings(example: str) -> None:
+    found = documents(example)
+    (cluster,) = of_kind(found, "RayCluster")
+    files = named(found, "ConfigMap", "-workers")["data"]
+    assert {f"worker-{group['groupName']}.yaml" for group in cluster["spec"]["workerGroupSpecs"]} == set(files)
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        config = read(WorkerSettings, yaml.safe_load(files[f"worker-{group['groupName']}.yaml"]), where=group["groupName"])
+        # The coordinator gives a node as many attempts as it has of this resource.
+        assert json.loads(shlex.split(group["rayStartParams"]["resources"])[0]) == {"kernfarm_slot": config.slots}
+        limit = containers(group["template"])["ray-worker"]["resources"]["limits"]["memory"]
+        assert int(limit.removesuffix("Gi")) << 30 > config.memory_bytes * config.slots
+
+
+@EVERYTHING
+def test_settings_of_the_coordinator_and_the_signer(example: str) -> None:
+    found = documents(example)
+    values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
+    coordinator = read(CoordinatorSettings, values, where="coordinator.yaml")
+    values = yaml.safe_load(named(found, "ConfigMap", "-signer")["data"]["signer.yaml"])
+    signer = read(SignerSettings, values, where="signer.yaml")
+    users = {name: each["securityContext"]["runAsUser"] for name, each in containers(pod_templates(found)["coordinator"]).items()}
+    assert (str(signer.socket), signer.allowed_uid) == (coordinator.signer_socket, users["coordinator"])
+    assert signer.journal_url == coordinator.journal_url
+    assert bool(coordinator.metrics_listen) == (example == "full")
+    assert coordinator.access.tls.certificate and (coordinator.access.tokens_file or coordinator.access.oidc.issuer)
+
+
+@EVERYTHING
+def test_all_programs_mean_the_same_store(example: str) -> None:
+    found = documents(example)
+    files = [text for each in of_kind(found, "ConfigMap") for name, text in each["data"].items() if name.endswith(".yaml")]
+    stores = {json.dumps([each["blobs_url"], each.get("blobs_options")]) for each in map(yaml.safe_load, files)}
+    assert len(stores) == 1
+
+
+@EVERYTHING
+def test_mounted_files_are_those_in_the_settings(example: str) -> None:
+    """A path in the settings without a mount is found out only in the cluster otherwise."""
+    found = documents(example)
+    template = pod_templates(found)["coordinator"]
+    for program in ("coordinator", "signer"):
+        mounts = {mount["mountPath"] for mount in containers(template)[program]["volumeMounts"]}
+        config = named(found, "ConfigMap", f"-{program}")["data"][f"{program}.yaml"]
+        for path in re.findall(r"(?:[: ]|file://|sqlite:///|=)(/(?:etc|run|var)/[^\s\"&]+)", config):
+            assert any(path == mount or path.startswith(mount + "/") for mount in mounts), f"{program}: {path}"
