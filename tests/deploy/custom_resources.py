@@ -1,6 +1,8 @@
-"""Schemas of the custom resources that the chart makes, written after their API references: every field that the chart may use, and no
-other. (KubeRay ray.io/v1; Prometheus operator monitoring.coreos.com/v1.) Pod templates in them are checked as pods,
-strictly, by the schemas of Kubernetes."""
+"""Schemas of the custom resources that the chart makes: subsets, written by hand after their API references, of every field that the
+chart may use, and no other. They are not the projects' own definitions: Ray's package has none, and no registry that we use does either.
+RayCluster (KubeRay's ray.io/v1) was held against ray-operator/apis/ray/v1/raycluster_types.go: names, types, required fields and the
+enumerations; the others are Prometheus operator's monitoring.coreos.com/v1. Pod templates in them are checked as pods, strictly, by the
+schemas of Kubernetes."""
 
 from __future__ import annotations
 
