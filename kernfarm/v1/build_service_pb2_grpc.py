@@ -109,7 +109,8 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBuild(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """A build as it is now.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -136,7 +137,8 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelBuild(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """End a build that is not finished; of one that is, nothing happens.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -163,7 +165,8 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListWorkers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The nodes that are in service, and what each of them can do.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
