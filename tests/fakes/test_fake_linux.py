@@ -175,7 +175,7 @@ def test_failures_on_command(kernel: Kernel, symbol: str, message: bytes) -> Non
 
 
 def test_slow_on_command(kernel: Kernel) -> None:
-    kernel.configure("CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=30\n")
+    kernel.configure('CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS="30"\n')
     argv = ["timeout", "1", "make", "-C", str(kernel.source), f"O={kernel.out}", "CC=gcc-12", "kernel/core.o"]
     assert subprocess.run(argv, capture_output=True).returncode == 124
     assert not (kernel.out / "kernel/core.o").exists()

@@ -29,7 +29,9 @@ from tests.fakes import fake_linux
 pytestmark = pytest.mark.ray
 
 EMBEDDED = "urn:kernfarm:builder:embedded"
-SLOW = "CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n"
+SLOW = 'CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS="1"\n'
+# Long enough to be killed in.
+SLOWISH = SLOW.replace("1", "0.4")
 
 
 def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
@@ -209,7 +211,7 @@ async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft:
 
 async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address, farm.credentials) as client:
-        build_id = await submit(client, replace(with_config(draft, tmp_path, SLOW), local_version="-cancel"))
+        build_id = await submit(client, replace(with_config(draft, tmp_path, SLOWISH), local_version="-cancel"))
         await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
         assert (await client.cancel(build_id))["state"] == "cancelled"
         assert (await client.cancel(build_id))["state"] == "cancelled"
@@ -231,7 +233,7 @@ async def _idle(client: FarmClient) -> None:
 
 @pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
 async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, draft: Draft, tmp_path: Path, victim: str) -> None:
-    draft = replace(with_config(draft, tmp_path, SLOW), local_version=f"-{victim.split()[0]}")
+    draft = replace(with_config(draft, tmp_path, SLOWISH), local_version=f"-{victim.split()[0]}")
     async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, draft)
 

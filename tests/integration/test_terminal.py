@@ -86,7 +86,7 @@ def terminal(*argv: str, env: dict[str, str]) -> Iterator[Terminal]:
 @pytest.mark.parametrize("no_color", [False, True])
 def test_ctrl_c_leaves_the_build_running_and_says_so(farm: EmbeddedFarm, tarball: Path, tmp_path: Path, no_color: bool) -> None:
     config = tmp_path / "slow.config"
-    config.write_text("CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS=1\n")
+    config.write_text('CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS="0.4"\n')
     words = ("build", "--no-boot", "--source", f"file:{tarball}", "--config", str(config), "--local-version", f"-tty{no_color}")
     with terminal(PROGRAM, *words, env={**farm.environment, **({"NO_COLOR": "1"} if no_color else {})}) as screen:
         screen.read_until(b"compile-000", 60)
