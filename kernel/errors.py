@@ -106,7 +106,7 @@ MEANING: dict[Code, str] = {
     Code.BAD_SIGNATURE: "a signature that is missing, does not hold, or is of a key that does not count",
     Code.BAD_ARCHIVE: "a tarball, package or image that is damaged, or unpacks to what it must not",
     Code.BAD_PATCH: "a patch that does not apply, or is none; file and hunk are named",
-    Code.BAD_CONFIG: "a fragment that can't be read, contradicts another, or has an option that did not stick, with the reason",
+    Code.BAD_CONFIG: "a fragment that can't be read, contradicts another, or has an option that did not stick; or no name for a release",
     Code.UNSAFE_CONFIG: "an option that would make the build read files outside the tree",
     Code.UNAUTHENTICATED: "no credentials, or ones that are wrong, expired or revoked; or a farm whose certificate is not accepted",
     Code.PERMISSION_DENIED: "credentials that are known, with a role that does not allow this",

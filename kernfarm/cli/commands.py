@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from kernel import release
 from kernel.codec import from_plain
 from kernel.errors import HANDLING, Code, FarmError, Problem
 from kernel.steps import Attachment
@@ -288,6 +289,7 @@ async def finished(client: FarmClient, build_id: str) -> BuildInfo:
     info = await client.get(build_id)
     if info["state"] != "succeeded":
         raise FarmError(Code.INVALID_ARGUMENT, f"the build is {info['state']}, it has no image", where=build_id, hint="kernfarm show it")
+    release.check(info["release"])  # it names folders and tags here, and a farm is as hostile as what it builds
     return info
 
 

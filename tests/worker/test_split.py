@@ -133,6 +133,16 @@ def test_the_split_gives_the_bytes_of_a_plain_make(bench: Bench, arch: str, tool
         assert work.result.compiled + sum(result.compiled for result in results) + done.compiled == len(plain.compiled)
 
 
+def test_a_tree_that_calls_itself_a_path_is_refused(bench: Bench) -> None:
+    top = fake_linux.files()["scripts/Makefile.top"].decode()
+    hostile = top.replace("@echo $(KERNELRELEASE)", "@echo ../../elsewhere")
+    assert hostile != top
+    with pytest.raises(FarmError) as caught:
+        prepared(bench, {"scripts/Makefile.top": hostile})
+    assert caught.value.problem.code is Code.BAD_CONFIG
+    assert "../../elsewhere" in caught.value.problem.message
+
+
 @pytest.mark.parametrize("fragment", ["", "CONFIG_RANDSTRUCT=y\n"], ids=["plain", "randstruct"])
 def test_the_reproducing_line_makes_the_same_bytes(bench: Bench, fragment: str) -> None:
     """As a user would run it: by hand, with tree and config where it says, without any of our code."""

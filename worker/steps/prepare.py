@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kernel import randstruct, tables
+from kernel import release as kernel_release
 from kernel.codec import canonical
 from kernel.steps import PrepareResult, PrepareTask
 from worker import archive, layers
@@ -20,7 +21,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         place = Place(context=context, source=source, out=out, arch=task.arch, toolchain=task.toolchain)
         seed = _fix_seed(place, task)
         made = place.make("olddefconfig", "prepare", "modules_prepare")
-        release = place.ask("kernelrelease")
+        release = kernel_release.check(place.ask("kernelrelease"))
         compiler = place.run((tables.compiler(task.arch, task.toolchain), "--version")).output.decode(errors="replace").partition("\n")[0]
         entries = layers.scan(out)
         layer = layers.pack(context, out, entries, entries, layers.Base.PREPARED, folders=layers.folders(out))
