@@ -41,13 +41,13 @@ class Key:
 
 
 class KeySet:
-    """Blocks: call it in a thread. `clock`: monotonic seconds."""
+    """`find` blocks the one caller that fetches: call it in a thread. `clock`: monotonic seconds."""
 
     def __init__(self, *, jwks: str, issuer: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._jwks = jwks
         self._issuer = issuer
         self._clock = clock
-        self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._keys: Mapping[str, Key] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
@@ -56,31 +56,42 @@ class KeySet:
 
     def find(self, kid: str | None) -> Key:
         """The key with that id; without an id, the only one there is. Raises FarmError: UNAUTHENTICATED, UNAVAILABLE."""
-        with self._lock:
-            now = self._clock()
-            if now - self._read_at > _FRESH_SECONDS or self._pick(kid) is None:
-                self._refresh(now)
-            if now - self._read_at > _STALE_SECONDS:
-                raise FarmError(Code.UNAVAILABLE, "the identity provider's keys can't be had", where=self._jwks or self._issuer)
-            found = self._pick(kid)
-            if found is None:
-                raise FarmError(Code.UNAUTHENTICATED, "the token is signed with a key that the identity provider does not name")
-            return found
+        now = self._clock()
+        under_way = False
+        if now - self._read_at > _FRESH_SECONDS or self._pick(kid) is None:
+            # Nobody waits for another's fetch: a provider that hangs would otherwise hold a thread for each caller.
+            if self._fetching.acquire(blocking=False):
+                try:
+                    self._refresh()
+                finally:
+                    self._fetching.release()
+            else:
+                under_way = True
+        found = self._pick(kid)
+        if self._clock() - self._read_at > _STALE_SECONDS or (found is None and under_way):
+            hint = "try again in some seconds" if under_way else ""
+            raise FarmError(Code.UNAVAILABLE, "the identity provider's keys can't be had", where=self._jwks or self._issuer, hint=hint)
+        if found is None:
+            raise FarmError(Code.UNAUTHENTICATED, "the token is signed with a key that the identity provider does not name")
+        return found
 
     def _pick(self, kid: str | None) -> Key | None:
         if kid is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid)
 
-    def _refresh(self, now: float) -> None:
+    def _refresh(self) -> None:
+        """One at a time. The pause counts from the end of a fetch: a slow one must not be followed by the next at once."""
+        now = self._clock()
         if now - self._tried_at < _BETWEEN_SECONDS:
             return
-        self._tried_at = now
         try:
             self._keys = _keys(self._document())
             self._read_at = now
         except (OSError, ValueError) as error:
             log.error("cannot get the identity provider's keys from %s: %s", self._jwks or self._issuer, error)
+        finally:
+            self._tried_at = self._clock()
 
     def _document(self) -> Any:
         place = self._jwks

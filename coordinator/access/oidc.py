@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jwt
@@ -34,6 +35,8 @@ class Oidc:
                 raise FarmError(Code.INVALID_ARGUMENT, f"no role: {role!r}", where="access.oidc.roles", hint=f"one of {', '.join(Role)}")
         self._settings = settings
         self._keys = KeySet(jwks=settings.jwks, issuer=settings.issuer)
+        # Not the loop's own threads, which journal, logs and blobs need: one may wait for the provider, the other answers the rest.
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="oidc")
 
     async def caller(self, token: str) -> Caller:
         """Who the token is for. Raises FarmError: UNAUTHENTICATED, PERMISSION_DENIED (no team or role), UNAVAILABLE (no keys)."""
@@ -42,7 +45,7 @@ class Oidc:
         try:
             header = jwt.get_unverified_header(token)
             kid = header.get("kid")
-            found = await asyncio.to_thread(self._keys.find, kid if kid is None else str(kid))
+            found = await asyncio.get_running_loop().run_in_executor(self._threads, self._keys.find, kid if kid is None else str(kid))
             claims = jwt.decode(
                 token,
                 key=found.key,

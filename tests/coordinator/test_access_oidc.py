@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from coordinator.access import jwks
 from coordinator.access.callers import Caller, Role
 from coordinator.access.jwks import KeySet
 from coordinator.access.oidc import Oidc
@@ -265,3 +268,34 @@ def test_short_keys_are_left_out(tmp_path: Path) -> None:
     keys.find("1")
     with pytest.raises(FarmError, match="does not name"):
         keys.find("short")
+
+
+async def test_a_provider_that_hangs_holds_up_one_caller_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can send tokens with made-up keys: they must take no threads from the journal, the logs and the blobs."""
+    monkeypatch.setattr(jwks, "_TIMEOUT_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:  # the kernel accepts, nobody answers
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        oidc = Oidc(OidcSettings(issuer=ISSUER, audience="kernfarm", jwks=f"{address}/keys"))
+        calls = [asyncio.create_task(oidc.caller(token(kid=f"made-up-{number}"))) for number in range(40)]
+        await asyncio.wait_for(asyncio.to_thread(time.monotonic), 1.0)
+        done, waiting = await asyncio.wait(calls, timeout=1.0)
+        assert (len(done), len(waiting)) == (39, 1)
+        refused = await asyncio.gather(*calls, return_exceptions=True)
+        assert {error.problem.code for error in refused if isinstance(error, FarmError)} == {Code.UNAVAILABLE}
+        assert all(isinstance(error, FarmError) for error in refused)
+
+
+def test_the_pause_between_fetches_counts_from_the_end_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [0.0], []
+
+    def slow(url: str) -> Any:
+        asked.append(url)
+        now[0] += 15.0
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(jwks, "_fetch", slow)
+    keys = KeySet(jwks="https://login.example.org/keys", issuer=ISSUER, clock=lambda: now[0])
+    for _ in range(2):
+        with pytest.raises(FarmError):
+            keys.find("1")
+    assert len(asked) == 1

@@ -195,3 +195,22 @@ def test_a_new_token_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["token", "new", "--team", "kernel", "--role", "reader", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["entry"] == {"sha256": hash_of(made["token"]), "team": "kernel", "role": "reader", "name": "kernel-reader"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--team", "X Y"),
+        ("--team", "release"),
+        ("--team", ""),
+        ("--name", ""),
+        ("--name", "a\nb"),
+        ("--name", "n" * 201),
+        ("--days", "99999999"),
+    ],
+)
+def test_a_line_that_the_farm_would_refuse_is_not_printed(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "new", "--team", "kernel", "--role", "reader", flag, value]) == 2
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert flag in shown.err
