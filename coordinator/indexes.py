@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import cast
 
 from coordinator.api import ANY_TEAM
 from coordinator.state import Build, BuildState
 from kernel.errors import Code, FarmError
-from kernel.steps import SignedIndex
+from kernel.steps import PrepareResult, SignedIndex
 from kernfarm.blobs import BlobStore
 
 SignIndex = Callable[[Sequence[str]], Awaitable[SignedIndex]]
@@ -35,15 +36,25 @@ class Indexes:
         key = _key(builds)
         if self._sign is None:
             raise FarmError(Code.CONFLICT, "this farm signs nothing", where=", ".join(key), hint="set signer_socket, or go without")
-        async with self._turn:  # the signer answers one at a time, and two who ask for the same need one answer
-            if key in self._known and await asyncio.to_thread(self._whole, self._known[key][1]):
-                self._known.move_to_end(key)
-                return self._known[key][1]
+        if found := await self._found(key):
+            return found
+        # One at a time: a sign step waits behind one index at most, and two who ask for the same need one answer.
+        async with self._turn:
+            if found := await self._found(key):
+                return found
             made = await self._sign(key)
             self._known[key] = (builds[0].tenant, made)
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
             return made
+
+    async def _found(self, key: tuple[str, ...]) -> SignedIndex | None:
+        known = self._known.get(key)
+        if known is None or not await asyncio.to_thread(self._whole, known[1]):
+            return None
+        if key in self._known:  # it may have been dropped meanwhile
+            self._known.move_to_end(key)
+        return known[1]
 
     def made(self, tenant: str, digest: str) -> bool:
         """Whether a blob belongs to an index over builds of that team."""
@@ -64,7 +75,19 @@ def _key(builds: Sequence[Build]) -> tuple[str, ...]:
     for build in builds:
         if build.state is not BuildState.SUCCEEDED:
             raise FarmError(Code.INVALID_ARGUMENT, f"the build is {build.state}, it has no image", where=build.build_id)
+        if build.damaged:
+            raise FarmError(Code.INVALID_ARGUMENT, "the store has lost its image", where=build.build_id, hint="submit it again")
+    if len({build.spec.arch for build in builds}) < len(builds):
+        raise FarmError(Code.INVALID_ARGUMENT, "two of the builds are for one architecture", where=where)
+    releases = sorted({_release(build) for build in builds})
+    if len(releases) > 1:
+        raise FarmError(Code.INVALID_ARGUMENT, f"the builds are of different kernels: {', '.join(releases)}", where=where)
     return key
+
+
+def _release(build: Build) -> str:
+    prepared = cast(PrepareResult | None, build.steps["prepare"].result)
+    return prepared.release if prepared is not None else ""
 
 
 def _blobs(made: SignedIndex) -> Iterator[str]:

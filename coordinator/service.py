@@ -28,6 +28,8 @@ from kernfarm.v1 import build_service_pb2_grpc as pb_grpc
 from kernfarm.wire import request_from, state_to, to_message, to_struct
 
 _MAX_PAGE = 200
+# Of builds in the audit record: as many as an index may have, and some.
+_MOST_NAMES, _LONGEST_NAME = 20, 200
 
 
 class BuildService(pb_grpc.BuildServiceServicer):
@@ -77,6 +79,7 @@ class BuildService(pb_grpc.BuildServiceServicer):
         return pb.GetResultResponse(result=to_struct(await self._farm.result(_team(), _id(request.name))))
 
     async def SignIndex(self, request: pb.SignIndexRequest, context: Any) -> pb.SignIndexResponse:
+        gate.note(*(name[:_LONGEST_NAME] for name in request.names[:_MOST_NAMES]))
         made = await self._farm.sign_index(_team(), [_id(name) for name in request.names])
         attachments = [to_message(attachment, pb.Attachment) for attachment in made.attachments]
         return pb.SignIndexResponse(index=to_message(made.index, pb.Artifact), attachments=attachments)

@@ -204,10 +204,9 @@ def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
 
 
 def unsigned(content: Content) -> list[str]:
-    """Tags of documents that have no signature, among others that have one: an index that was put together without the farm."""
+    """Tags of documents that have no signature, where something else has one: an index that was put together without the farm."""
     signed = {each.attachment.tag for each in content.attached}
-    missing = [each.tag for each in content.tags if cosign.signature_tag(each.document.digest) not in signed]
-    return missing if len(missing) < len(content.tags) else []
+    return [each.tag for each in content.tags if signed and cosign.signature_tag(each.document.digest) not in signed]
 
 
 def plain_tag(image: StoredImage) -> str:

@@ -55,8 +55,8 @@ POLICIES: Mapping[str, Policy] = {
     "CancelBuild": Policy.SUBMITTER,
     "RetryBuild": Policy.SUBMITTER,
     "GetResult": Policy.READER,
-    # It vouches for nothing that is not signed already.
-    "SignIndex": Policy.READER,
+    # It costs the signer minutes, and what the farm's key signs is recorded.
+    "SignIndex": Policy.SUBMITTER,
     "ListWorkers": Policy.READER,
     "UploadBlob": Policy.SUBMITTER,
     "DownloadBlob": Policy.READER,

@@ -5,10 +5,13 @@ Order matters: nothing inside an image is unpacked that the key does not vouch f
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kernel import digest as digests
+from kernel import oci
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import statement
 from kernel.signing.statement import Statement
@@ -69,6 +72,8 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "") -> Report:
         session.checks += found.checks
         for manifest, _, platform in found.manifests:
             _signatures(session, manifest, platform)
+    if found is not None:
+        session.check("nothing else", digest, lambda: _nothing_else(source, _own(index, found)))
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
     session.check("referrers", digest, lambda: _referrers(source, digest))
@@ -139,6 +144,21 @@ def _claims(session: _Session, statements: dict[str, list[Statement]], found: Co
         for kind, what in _DOCUMENTS:
             session.check(f"{what} of all", "index", lambda kind=kind, what=what: claims.check_all(statements[kind], what, found))  # type: ignore[misc]
     return who
+
+
+def _own(index: bytes, found: Contents) -> set[str]:
+    """What something may hang beside: the index, its manifests, and the indexes of the builds that it is put together from."""
+    own = {found.index, *(manifest for manifest, _, _ in found.manifests)}
+    for entry in json.loads(index)["manifests"]:
+        with suppress(KeyError, TypeError):
+            own.add(oci.index_of([entry]).digest)
+    return own
+
+
+def _nothing_else(source: ImageSource, known: set[str]) -> None:
+    strangers = source.strangers(known)
+    if strangers:
+        raise FarmError(Code.BAD_ARCHIVE, f"the layout also has {strangers[0]}, which is not of this image", where=strangers[0])
 
 
 def _referrers(source: ImageSource, digest: str) -> None:

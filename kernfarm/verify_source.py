@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
+from kernel.signing import cosign
 from kernfarm.contents import DOCUMENT_BYTES
 
 _REF = "org.opencontainers.image.ref.name"
@@ -36,6 +37,9 @@ class ImageSource(Protocol):
     def referrers(self, digest: str) -> Sequence[dict[str, Any]]:
         """Descriptors of the manifests whose subject is `digest`."""
 
+    def strangers(self, known: Collection[str]) -> Sequence[str]:
+        """Digests of what would go along with the image but is not of it; a registry has none: what is there beside is not the image's."""
+
 
 class LayoutSource:
     """An OCI layout as `kernfarm fetch` writes it: the image's index first, then what is attached to it, by tag or by subject."""
@@ -48,10 +52,12 @@ class LayoutSource:
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             raise FarmError(Code.BAD_ARCHIVE, "index.json lists no manifests", where=str(folder / "index.json"))
         self._entries: list[dict[str, Any]] = entries
+        # The first, as for whoever pushes the layout or unpacks it: what was checked has to be what is used.
         images = [each for each in entries if each.get("mediaType") == oci.INDEX and not _tag(each).startswith("sha256-")]
-        if len(images) != 1:
+        if len(images) != 1 or images[0] is not entries[0]:
             hint = "kernfarm fetch BUILD --to DIR writes a layout of one image"
-            raise FarmError(Code.BAD_ARCHIVE, f"the layout has {len(images)} images, expected one", where=str(folder), hint=hint)
+            message = f"the layout has {len(images)} images, expected one, as the first entry"
+            raise FarmError(Code.BAD_ARCHIVE, message, where=str(folder), hint=hint)
         self._image = _digest(images[0], folder)
 
     @property
@@ -93,6 +99,13 @@ class LayoutSource:
             if isinstance(subject, dict) and subject.get("digest") == digest:
                 found.append(entry)
         return found
+
+    def strangers(self, known: Collection[str]) -> Sequence[str]:
+        """Digests of entries that hang beside nothing: neither at a tag for one of the `known` digests, nor referring to one."""
+        tags = {tag(digest) for digest in known for tag in (cosign.signature_tag, cosign.attestation_tag, cosign.referrers_tag)}
+        mine = {str(entry.get("digest")) for digest in known for entry in self.referrers(digest)}
+        beside = self._entries[1:]
+        return [str(entry.get("digest")) for entry in beside if _tag(entry) not in tags and str(entry.get("digest")) not in mine]
 
     def _chunks(self, digest: str, limit: int) -> Iterator[bytes]:
         path = self._folder / "blobs" / "sha256" / digests.hex_of(digest)

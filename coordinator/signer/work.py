@@ -60,7 +60,10 @@ class Signer:
 
     def sign_index(self, build_ids: Sequence[str]) -> SignedIndex:
         """Sign the index over the images of several builds, which are signed themselves. Blocks; raises as `sign`."""
-        read = [self._read_build(build_id, ended=True) for build_id in build_ids]
+        for build_id in build_ids:  # all of them, before a byte is read
+            if (build := self._evidence.build(build_id)).state is not BuildState.SUCCEEDED:
+                raise refused(f"the build is {build.state}", build_id)
+        read = [self._read_build(build_id) for build_id in build_ids]
         entries: list[dict[str, Any]] = []
         for each in read:
             if len(each.images) != 1 or each.facts.release != read[0].facts.release:
@@ -84,11 +87,9 @@ class Signer:
         index = Artifact(name="index", digest=self._blobs.put_bytes(top.data), size=len(top.data))
         return SignedIndex(index=index, attachments=self._store(attached))
 
-    def _read_build(self, build_id: str, *, ended: bool = False) -> _Read:
-        """A build that may be signed, with everything in its images read anew. `ended`: only one that has succeeded as a whole."""
+    def _read_build(self, build_id: str) -> _Read:
+        """A build that may be signed, with everything in its images read anew."""
         build = self._evidence.build(build_id)
-        if ended and build.state is not BuildState.SUCCEEDED:
-            raise refused(f"the build is {build.state}", build_id)
         result = made(build)
         found = [self._inspect(image, build_id) for image in result.images]
         self._check_artifacts(result, found, build_id)

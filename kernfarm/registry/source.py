@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from kernel.errors import Code, FarmError
@@ -51,6 +51,10 @@ class RegistrySource:
             if error.problem.code is not Code.NOT_FOUND:
                 raise
             yield self._repository.manifest(digest).data
+
+    def strangers(self, known: Collection[str]) -> Sequence[str]:
+        """None: a repository holds many images, and each is taken by its digest."""
+        return ()
 
     def referrers(self, digest: str) -> Sequence[dict[str, Any]]:
         """Descriptors of the manifests whose subject is `digest`: of the registry's own list, else of the fallback tag's."""

@@ -297,6 +297,28 @@ async def test_results_are_downloaded_by_their_team_only(tmp_path: Path) -> None
         assert said.replace(index.encode(), unknown.encode()) == said_then
 
 
+async def test_an_index_is_over_the_teams_own_builds_and_recorded(tmp_path: Path) -> None:
+    async with two_teams(tmp_path) as teams:
+        names = [f"builds/{teams.finished}", f"builds/{teams.live}"]
+        own, theirs, none = teams.token("t"), teams.token("u"), f"builds/{UNKNOWN}"
+        said = []
+        for each in (names, [names[0], none], [none, f"builds/{UNKNOWN}2"]):
+            async with teams.served.channel(theirs) as channel:
+                code, details = await raw(channel, "SignIndex", pb.SignIndexRequest(names=each))
+            assert code is grpc.StatusCode.NOT_FOUND
+            said.append(details.replace(each[0].removeprefix("builds/").encode(), b"ID"))
+        assert len(set(said)) == 1, "another team's build is like none"
+        async with teams.client("t", "reader") as reader:
+            with pytest.raises(FarmError) as caught:
+                await reader.sign_index([teams.finished, teams.live])
+            assert caught.value.problem.code is Code.PERMISSION_DENIED
+        async with teams.served.client(own) as client:
+            with pytest.raises(FarmError, match=r"running|queued"):
+                await client.sign_index([teams.finished, teams.live])
+        records = [each for each in teams.served.audit() if each["method"] == "SignIndex" and each["team"] == "t"]
+    assert [(each["event"], each["about"]) for each in records] == [("refused", []), ("began", []), ("ended", names)]
+
+
 def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 

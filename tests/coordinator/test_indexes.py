@@ -13,14 +13,22 @@ from coordinator.indexes import Indexes
 from coordinator.state import Build, BuildState, new_build
 from kernel.errors import Code, FarmError
 from kernel.spec import BuildSpec, ConfigSpec, SourceKind, SourceSpec
-from kernel.steps import Artifact, Attachment, SignedIndex
+from kernel.steps import Artifact, Attachment, PrepareResult, SignedIndex
 from kernfarm.blobs import BlobStore
 
 
-def build(build_id: str, *, team: str = "t", state: BuildState = BuildState.SUCCEEDED) -> Build:
+def build(
+    build_id: str,
+    *,
+    arch: str = "",
+    team: str = "t",
+    state: BuildState = BuildState.SUCCEEDED,
+    release: str = "6.1.999",
+    damaged: bool = False,
+) -> Build:
     spec = BuildSpec(
         source=SourceSpec(kind=SourceKind.KERNEL_ORG, ref="6.1.999"),
-        arch="x86_64",
+        arch=arch or f"arch-{build_id}",
         flavour="plain",
         config=ConfigSpec(),
         patches=(),
@@ -31,6 +39,8 @@ def build(build_id: str, *, team: str = "t", state: BuildState = BuildState.SUCC
     )
     made = new_build(build_id, spec, "", team, 1.0, boot=False, sign=True)
     made.state = state
+    made.damaged = damaged
+    made.steps["prepare"].result = PrepareResult(layer="", inventory="", release=release, compiler="", compiled=1)
     return made
 
 
@@ -97,6 +107,9 @@ async def test_its_blobs_are_for_the_builds_team(blobs: BlobStore) -> None:
         ([build("a"), build("b", team="u")], "different teams"),
         ([build("a"), build("b", state=BuildState.RUNNING)], "running"),
         ([build("a"), build("b", state=BuildState.FAILED)], "failed"),
+        ([build("a"), build("b", damaged=True)], "lost its image"),
+        ([build("a", arch="arm64"), build("b", arch="arm64")], "for one architecture"),
+        ([build("a"), build("b", release="6.1.999-dbg")], "different kernels"),
     ],
 )
 async def test_builds_that_make_no_index_are_refused(blobs: BlobStore, builds: list[Build], said: str) -> None:

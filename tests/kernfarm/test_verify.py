@@ -14,6 +14,7 @@ import pytest
 
 from coordinator.signer.keys import SigningKey
 from kernel import digest as digests
+from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.signing import attach, bundle, cosign, dsse, statement
 from kernel.signing.dsse import Envelope
@@ -369,6 +370,32 @@ def envelopes(image: Layout, kind: str) -> list[Envelope]:
     """The sealed documents of a type about the index, from their bundles."""
     entries = [each for each in image.index["manifests"] if image.is_referrer(each, kind)]
     return [bundle.parse(image.read(image.json(each["digest"])["layers"][0]["digest"])) for each in entries]
+
+
+def foreign_index(image: Layout, tag: str) -> dict[str, Any]:
+    """An entry for an index that nobody signed."""
+    data = json.dumps(
+        {"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": image.json(image.image)["manifests"], "annotations": {}}
+    ).encode()
+    notes = {"org.opencontainers.image.ref.name": tag}
+    return {"mediaType": oci.INDEX, "digest": image.put(data), "size": len(data), "annotations": notes}
+
+
+@pytest.mark.parametrize("tag", [f"sha256-{'0' * 64}", "6.1.999"])
+def test_another_image_in_front_of_the_signed_one_is_refused(image: Layout, tag: str) -> None:
+    """It is the first entry that is pushed and unpacked."""
+    image.edit(lambda entries: entries.insert(0, foreign_index(image, tag)))
+    with pytest.raises(FarmError) as caught:
+        LayoutSource(image.folder)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
+
+
+def test_what_would_go_along_unsigned_is_named(image: Layout) -> None:
+    stray = image.put(b'{"schemaVersion": 2, "mediaType": "' + oci.MANIFEST.encode() + b'", "config": {}, "layers": []}')
+    image.edit(lambda entries: entries.append({"mediaType": oci.MANIFEST, "digest": stray, "size": len(image.read(stray))}))
+    image.edit(lambda entries: entries.append(foreign_index(image, f"sha256-{'0' * 64}")))
+    problem = next(each.problem for each in check(image).checks if each.name == "nothing else")
+    assert problem is not None and stray in problem.message
 
 
 def test_nothing_of_an_unsigned_image_is_unpacked(image: Layout) -> None:
