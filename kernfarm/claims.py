@@ -26,6 +26,12 @@ def check_builder(made: Statement, wanted: str) -> None:
         raise FarmError(Code.BAD_SIGNATURE, f"built by {found!r}, expected {wanted!r}", where="provenance")
 
 
+def check_booted(made: Statement) -> None:
+    """The farm has booted the image, by its own word."""
+    if not provenance.booted(made.predicate):
+        raise FarmError(Code.BAD_SIGNATURE, "the provenance does not say that the image was booted", where="provenance")
+
+
 def check_subjects(made: Statement, found: Contents) -> None:
     """Each subject is in the image under its name, and each manifest of the image is a subject."""
     inside = {file.digest for file in found.files} | {digest for digest, _, _ in found.manifests} | {found.index}

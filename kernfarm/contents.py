@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from kernel import digest as digests
 from kernel import oci
@@ -26,6 +26,11 @@ _CHUNK = 1 << 20
 _KEPT = frozenset({"kernel-source-info"})
 _KEPT_BYTES = 256 << 10
 _MOST_FILES = 100_000
+# Of a layer, unpacked: a kernel's debug build has a few gigabytes.
+_MOST_BYTES = 32 << 30
+# What makes a path or a link's target long; the kernel's own limit for those is 4096.
+_HEADER_BYTES = 64 << 10
+_DATA_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +241,10 @@ def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
     stream = _Inflated(iter(chunks))
     files: list[File] = []
     try:
-        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK) as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK, tarinfo=_PlainHeader) as tar:
             for member in tar:
+                if member.issparse():  # its zeros would be read, as many as it says
+                    raise FarmError(Code.BAD_ARCHIVE, f"{member.name[:80]!r} is a sparse file", where=name)
                 if len(files) >= _MOST_FILES:
                     raise FarmError(Code.BAD_ARCHIVE, f"the layer has more than {_MOST_FILES} files", where=name)
                 if member.isreg():
@@ -257,6 +264,17 @@ def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
         diff_id=f"{digests.ALGORITHM}:{stream.plain.hexdigest()}",
         files=tuple(files),
     )
+
+
+class _PlainHeader(tarfile.TarInfo):
+    """Headers as we pack them: tarfile reads an extended one into memory as a whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type not in _DATA_TYPES and found.size > _HEADER_BYTES:
+            raise FarmError(Code.BAD_ARCHIVE, f"the layer has an extended header of {found.size} bytes")
+        return found
 
 
 def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
@@ -285,7 +303,7 @@ class _Inflated:
         self._chunks = chunks
         self._inflate = zlib.decompressobj(wbits=31)
         self._rest = b""
-        self.packed, self.plain, self.size = hashlib.sha256(), hashlib.sha256(), 0
+        self.packed, self.plain, self.size, self.inflated = hashlib.sha256(), hashlib.sha256(), 0, 0
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; b"" at the end. Raises EOFError when the stream ends before gzip's own end."""
@@ -298,6 +316,9 @@ class _Inflated:
             self._rest = self._inflate.unconsumed_tail
             if data:
                 self.plain.update(data)
+                self.inflated += len(data)
+                if self.inflated > _MOST_BYTES:
+                    raise FarmError(Code.BAD_ARCHIVE, f"the layer unpacks to more than {_MOST_BYTES >> 30} GiB")
                 return data
         if self._inflate.unused_data:
             raise ValueError("there is data after the gzip stream")

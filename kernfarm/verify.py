@@ -58,8 +58,10 @@ class _Session:
         self.checks.append(Check(name=name, where=where, problem=Problem(code=Code.BAD_SIGNATURE, message=message)))
 
 
-def verify(source: ImageSource, key: VerifyKey, *, builder: str = "") -> Report:
-    """Check all of it. `builder`: the id that the provenance has to name; "" for any. Never raises for what is wrong with the image."""
+def verify(source: ImageSource, key: VerifyKey, *, builder: str = "", booted: bool = False) -> Report:
+    """Check all of it. Never raises for what is wrong with the image.
+
+    `builder`: the id that the provenance has to name, "" for any; `booted`: whether it has to say that the farm booted the image."""
     session = _Session(source=source, key=key)
     index = _index(session)
     if index is None:
@@ -76,6 +78,8 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "") -> Report:
         session.check("nothing else", digest, lambda: _nothing_else(source, _own(index, found)))
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
+    for made in statements[statement.PROVENANCE] if booted else ():
+        session.check("booted", "provenance", lambda made=made: claims.check_booted(made))  # type: ignore[misc]
     session.check("referrers", digest, lambda: _referrers(source, digest))
     return Report(source=source.name, image=digest, builder=who, checks=tuple(session.checks))
 

@@ -105,6 +105,7 @@ def facts_of(build: Build, builder_id: str, record: str) -> BuildFacts:
         compiler=prepared.compiler,
         reproduce=str(views.result_record(build)["reproduce"]),
         record=record,
+        booted="boot" in build.steps and build.steps["boot"].state is StepState.SUCCEEDED,
         started_at=build.submitted_at,
         finished_at=max(_ended(build.steps["package"]), _ended(build.steps.get("boot"))),
     )

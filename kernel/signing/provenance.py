@@ -13,13 +13,14 @@ from kernel.steps import SourceFacts
 
 # What external and internal parameters mean is in docs/reference/images.md.
 BUILD_TYPE = "urn:kernfarm:build-type:linux-kernel:v1"
+BOOTED = "passed"
 SOURCE, TREE, CONFIG, PATCH, FRAGMENT = "source", "tree", "config", "patch", "config-fragment"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
     """What a finished build was made from, by whom, when (unix seconds). `tarball`: digest of the stored source, `config` of the final
-    .config, `record` of the result record; `facts.patches` are the patches applied, in order."""
+    .config, `record` of the result record; `booted`: by the farm, in QEMU; `facts.patches` are the patches applied, in order."""
 
     build_id: str
     builder_id: str
@@ -32,17 +33,25 @@ class BuildFacts:
     compiler: str
     reproduce: str
     record: str
+    booted: bool
     started_at: float
     finished_at: float
 
 
 def predicate(build: BuildFacts) -> dict[str, Any]:
     """The predicate of the provenance statement."""
+    parameters = to_plain(build.spec)
+    del parameters["domain"]  # the team's name: nothing to rebuild with, and images are published
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
-            "externalParameters": to_plain(build.spec),
-            "internalParameters": {"release": build.release, "compiler": build.compiler, "reproduce": build.reproduce},
+            "externalParameters": parameters,
+            "internalParameters": {
+                "release": build.release,
+                "compiler": build.compiler,
+                "reproduce": build.reproduce,
+                "boot": BOOTED if build.booted else "skipped",
+            },
             "resolvedDependencies": _dependencies(build),
         },
         "runDetails": {
@@ -96,6 +105,13 @@ def builder_of(predicate: dict[str, Any]) -> str:
     builder = details.get("builder") if isinstance(details, dict) else None
     found = builder.get("id") if isinstance(builder, dict) else None
     return found if isinstance(found, str) else ""
+
+
+def booted(predicate: dict[str, Any]) -> bool:
+    """Whether a predicate says that the farm has booted the image."""
+    definition = predicate.get("buildDefinition")
+    parameters = definition.get("internalParameters") if isinstance(definition, dict) else None
+    return isinstance(parameters, dict) and parameters.get("boot") == BOOTED
 
 
 def dependencies_of(predicate: dict[str, Any], kind: str) -> list[tuple[str, str]]:

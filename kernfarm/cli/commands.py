@@ -208,9 +208,11 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
     if len(releases := sorted({info["release"] for info in infos})) > 1:
         message = f"builds of different kernels are no one image: {', '.join(releases)}"
         raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
+    if len({info["arch"] for info in infos}) < len(infos):
+        message = f"two of the builds are for one architecture: {', '.join(info['id'] for info in infos)}"
+        raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
     for info in infos:
-        await fetch_to(client, info, to, repository=repository)
-        (to / "result.json").rename(to / f"result-{info['arch']}.json")
+        await _fetch(client, info, to, record=f"result-{info['arch']}.json")
     index = layout.unite(to, [info["images"][0]["index"] for info in infos])
     attached = [attachment for info in infos for attachment in info["attachments"]]
     if attached:
@@ -225,12 +227,17 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
 
 async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = LINUXKIT) -> None:
     """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
-    image = info["images"][0]
-    blobs = to / "blobs" / "sha256"
-    blobs.mkdir(parents=True, exist_ok=True)
-    await _download(client, to, [*image["blobs"], *_blobs_of(info["attachments"])])
-    layout.finish(to, image["index"], reference=_reference(info, repository), attachments=_attachments(info["attachments"]))
-    (to / "result.json").write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
+    await _fetch(client, info, to, record="result.json")
+    index = info["images"][0]["index"]
+    layout.finish(to, index, reference=_reference(info, repository), attachments=_attachments(info["attachments"]))
+
+
+async def _fetch(client: FarmClient, info: BuildInfo, to: Path, *, record: str) -> None:
+    """Everything but the layout's own documents: until those are written, at the end, there is none."""
+    (to / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    (to / "index.json").unlink(missing_ok=True)
+    await _download(client, to, [*info["images"][0]["blobs"], *_blobs_of(info["attachments"])])
+    (to / record).write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
 
 
 def _reference(info: BuildInfo, repository: str) -> str:

@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--key", type=Path, required=True, metavar="FILE", help="the farm's cosign.pub")
     verify.add_argument("--plain-http", action="store_true", help="the registry has no TLS (one on this machine needs no flag)")
+    verify.add_argument("--booted", action="store_true", help="the provenance has to say that the farm has booted the image")
     verify.add_argument("--builder", default="", metavar="ID", help="the builder that the provenance has to name")
     verbs.add_parser("workers", parents=[remote], help="who is there, and what they can do")
     token = verbs.add_parser("token", help="bearer tokens of a farm").add_subparsers(dest="token_verb", required=True, metavar="VERB")

@@ -22,7 +22,7 @@ def run(words: argparse.Namespace, out: Output) -> int:
     """Exit code 0 only when every check holds."""
     key = VerifyKey.read(words.key)
     with open_source(words.image, plain_http=words.plain_http) as source:
-        report = verify.verify(source, key, builder=words.builder)
+        report = verify.verify(source, key, builder=words.builder, booted=words.booted)
     show(report, out)
     return 0 if report.ok else HANDLING[Code.BAD_SIGNATURE].exit_code
 

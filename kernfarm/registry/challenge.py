@@ -32,9 +32,12 @@ class Authorization(AuthBase):
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port: who gets what is sent there."""
-    parts = urllib.parse.urlsplit(url)
-    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
+    """Scheme, host and port: who gets what is sent there. Raises FarmError(UNAVAILABLE) for text that is no address."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    except (ValueError, KeyError) as error:
+        raise FarmError(Code.UNAVAILABLE, f"the registry names an address that is none: {url[:200]!r}") from error
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.oci import Document
+from kernfarm.registry.challenge import origin_of
 from kernfarm.registry.transport import Transport
 
 # The specification asks registries to take manifests of 4 MiB; larger ones are refused before they are read.
@@ -42,7 +42,8 @@ class Repository:
         if response.status_code == 404:
             return None
         self._check(response, digest)
-        return int(response.headers.get("Content-Length", -1))
+        said = response.headers.get("Content-Length", "")
+        return int(said) if said.isascii() and said.isdigit() else -1
 
     def blob(self, digest: str) -> Iterator[bytes]:
         """A blob in chunks. The digest is checked when the end is reached: use nothing of it before that."""
@@ -103,7 +104,9 @@ class Repository:
                 found += descriptors(self._bounded(response), self.name)
             if not (following := response.links.get("next", {}).get("url")):
                 return found, True
-            url = urllib.parse.urljoin(response.url, following)
+            url = self.transport.joined(response, following)
+            if origin_of(url) != origin_of(self.transport.base):
+                raise FarmError(Code.PERMISSION_DENIED, "the registry's list of referrers leads elsewhere", where=origin_of(url))
         if found:
             raise FarmError(Code.UNAVAILABLE, "the registry's list of referrers has no end", where=self.name)
         fallback = self.fallback(digest)

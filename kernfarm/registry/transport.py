@@ -80,10 +80,19 @@ class Transport:
         found = response.headers.get("Location", "")
         if not found:
             raise FarmError(Code.UNAVAILABLE, "the registry's answer lacks a Location", where=self.reference.name)
-        url = urllib.parse.urljoin(response.url, found)
+        url = self.joined(response, found)
         if self.base.startswith("https:") and not url.startswith("https:"):
             message = "the registry leads to an address without encryption"
             raise FarmError(Code.PERMISSION_DENIED, message, where=challenge.origin_of(url))
+        return url
+
+    def joined(self, response: requests.Response, found: str) -> str:
+        """An address in an answer, relative or not. Raises FarmError(UNAVAILABLE) for text that is none."""
+        try:
+            url = urllib.parse.urljoin(response.url, found)
+        except ValueError as error:
+            raise FarmError(Code.UNAVAILABLE, f"the registry leads to {found[:200]!r}", where=self.reference.name) from error
+        challenge.origin_of(url)
         return url
 
     def request(
@@ -135,7 +144,11 @@ class Transport:
             return response
         asked = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         scope = f"repository:{self.reference.repository}:{'pull,push' if push else 'pull'}"
-        header = challenge.answer(asked, self._login, self._session, origin=self.base, scope=scope)
+        try:
+            header = challenge.answer(asked, self._login, self._session, origin=self.base, scope=scope)
+        except FarmError:
+            response.close()
+            raise
         if not header or (asked.scheme == "basic" and header == self._authorization.header):
             return response
         response.close()

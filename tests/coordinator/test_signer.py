@@ -68,6 +68,8 @@ def test_provenance_says_what_the_journal_says(tmp_path: Path) -> None:
     assert definition["buildType"] == provenance.BUILD_TYPE
     assert definition["externalParameters"]["source"] == {"kind": "kernel.org", "ref": "6.1.999", "digest": ""}
     assert definition["internalParameters"]["release"] == RELEASE
+    assert definition["internalParameters"]["boot"] == "passed"
+    assert "domain" not in definition["externalParameters"], "a team's name is not published"
     assert definition["resolvedDependencies"][0]["digest"] == {"sha256": SHA256}
     assert definition["resolvedDependencies"][0]["annotations"]["signer"] == "A" * 40
     assert details["builder"] == {"id": BUILDER}
@@ -80,7 +82,7 @@ def test_provenance_says_what_the_journal_says(tmp_path: Path) -> None:
 
 def test_an_index_over_two_architectures_is_signed_and_verifies(tmp_path: Path) -> None:
     builds, made, image = two_builds(tmp_path, KEY)
-    report = verify.verify(LayoutSource(image.folder), VerifyKey.parse(KEY.public_pem, "key"), builder=BUILDER)
+    report = verify.verify(LayoutSource(image.folder), VerifyKey.parse(KEY.public_pem, "key"), builder=BUILDER, booted=True)
     assert report.ok, [each for each in report.checks if not each.ok]
     assert report.image == made.index.digest
     again = signer(builds[0], KEY).sign_index([build.build_id for build in builds])
@@ -108,7 +110,11 @@ def test_an_index_is_over_finished_builds_of_one_kernel_only(tmp_path: Path) -> 
 def test_a_build_without_a_boot_step_is_signed_when_it_is_packaged(tmp_path: Path) -> None:
     build = FakeBuild(tmp_path, boot=False)
     build.play(StepKind.PACKAGE).close()
-    assert signer(build, KEY).sign(build.build_id).attachments
+    image = fetch(build, signer(build, KEY).sign(build.build_id), tmp_path / "image")
+    key = VerifyKey.parse(KEY.public_pem, "key")
+    assert verify.verify(LayoutSource(image.folder), key).ok
+    failed = [each.name for each in verify.verify(LayoutSource(image.folder), key, booted=True).checks if not each.ok]
+    assert failed == ["booted"]
 
 
 @pytest.mark.parametrize(

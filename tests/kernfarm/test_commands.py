@@ -112,6 +112,10 @@ async def test_builds_for_two_architectures_become_one_image_with_what_is_attach
     store.signed = ("sha256:else", [of_both])
     with pytest.raises(FarmError, match="the farm signed the index sha256:else"):
         await commands.fetch_together(cast(FarmClient, store), infos, tmp_path / "wrong")
+    assert not (tmp_path / "wrong/index.json").exists(), "broken off, it is no layout"
+    with pytest.raises(FarmError, match="for one architecture"):
+        await commands.fetch_together(cast(FarmClient, store), [infos[0], infos[0] | {"id": "other"}], tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
     store.signed = (oci.index(images).digest, [of_both])
     digest = await commands.fetch_together(cast(FarmClient, store), infos, tmp_path)
     assert store.asked[-2:] == ["x86_64", "arm64"], "asked for the index over both"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from kernel import oci
 from kernel.errors import Code, FarmError
 from kernfarm import publication
 from kernfarm.registry import attachments, repository, transport
@@ -321,6 +322,29 @@ def test_a_hostile_list_of_referrers_is_refused(registry: FakeRegistry, body: by
 def listed(registry: FakeRegistry, tag: str) -> list[str]:
     entries: list[dict[str, Any]] = json.loads(registry.manifests[registry.tags[tag]][1])["manifests"]
     return [each["annotations"]["words"] for each in entries]
+
+
+@pytest.mark.parametrize("address", ["http://[::1/", "http://h:abc/t", "gopher://h/"])
+def test_addresses_that_are_none_are_refused(registry: FakeRegistry, content: Content, address: str) -> None:
+    registry.faults = [lambda asked: Answer(202, {"Location": address}) if asked.method == "POST" else None]
+    with pytest.raises(FarmError) as caught:
+        send(registry, content)
+    assert caught.value.problem.code is Code.UNAVAILABLE
+    registry.faults = [lambda asked: Answer(401, {"WWW-Authenticate": f'Bearer realm="{address}",service="x"'})]
+    with pytest.raises(FarmError) as caught:
+        place(registry).manifest("t")
+    assert caught.value.problem.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED)
+
+
+def test_a_list_of_referrers_does_not_lead_elsewhere(registry: FakeRegistry) -> None:
+    body = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}).encode()
+    with FakeRegistry() as other:
+        link = {"Content-Type": oci.INDEX, "Link": f'<http://{other.address}/latest/meta-data/>; rel="next"'}
+        registry.faults = [lambda asked: Answer(200, link, body) if "/referrers/" in asked.path else None]
+        with pytest.raises(FarmError) as caught:
+            place(registry).referrers(f"sha256:{'0' * 64}")
+        assert caught.value.problem.code is Code.PERMISSION_DENIED
+        assert other.asked == []
 
 
 @pytest.mark.parametrize("times", [1, 2])
