@@ -124,6 +124,12 @@ def current() -> Caller:
     return visit.caller
 
 
+async def recheck() -> None:
+    """Whether the caller of the call that is being answered may still go on, for calls that last. Raises FarmError."""
+    current()
+    await _VISIT.get().check()
+
+
 def note(*about: str) -> None:
     """What the call that is being answered is about, for the audit record."""
     visit = _VISIT.get(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import email.utils
 import io
 import logging
+import socket
+import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping
@@ -175,16 +177,18 @@ class Transport:
 
     def _speaks_tls(self) -> bool:
         """Whether a registry on this machine uses TLS; what listens there answers a handshake, or it does not."""
+        parts = urllib.parse.urlsplit(f"//{self.reference.address}")
+        host = parts.hostname or ""
         try:
-            self._session.head(
-                f"https://{self.reference.address}/v2/", timeout=self._timeout, auth=Authorization(""), allow_redirects=False
-            )
-        except requests.exceptions.SSLError as error:
-            # A certificate that nobody vouches for is TLS all the same: going on without it would hide that.
-            return "CERTIFICATE_VERIFY_FAILED" in str(error)
-        except requests.RequestException:
+            with (
+                socket.create_connection((host, parts.port or 443), timeout=self.patience.connect_seconds) as raw,
+                ssl.create_default_context().wrap_socket(raw, server_hostname=host),
+            ):
+                return True
+        except ssl.SSLCertVerificationError:
+            return True  # a certificate that nobody vouches for is TLS all the same: going on without it would hide that
+        except OSError:
             return False  # nothing there, or it hung up on the handshake: the first real request tells
-        return True
 
 
 def _put_off(response: requests.Response) -> bool:

@@ -26,6 +26,7 @@ from kernfarm import rpc
 from kernfarm.client import FarmClient
 from kernfarm.rpc import Policy
 from kernfarm.v1 import build_service_pb2 as pb
+from kernfarm.v1 import build_service_pb2_grpc as pb_grpc
 from tests.fakes.api import FakeFarm
 from tests.fakes.fleet import Bench
 from tests.served import Served, serving
@@ -166,6 +167,25 @@ async def test_a_watch_ends_soon_after_its_token_was_revoked(plain: Served, busy
     ended = time.monotonic()
     assert caught.problem.code is Code.UNAUTHENTICATED
     assert ended - await revoking < 2.0
+
+
+async def test_an_upload_whose_token_was_revoked_stores_nothing(plain: Served) -> None:
+    token = plain.tokens.add("t", "submitter")
+    data = b"half before, half after"
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+    async def parts() -> AsyncIterator[pb.UploadBlobRequest]:
+        yield pb.UploadBlobRequest(head=pb.BlobHead(digest=digest, size=len(data)))
+        yield pb.UploadBlobRequest(data=data[:10])
+        await asyncio.sleep(0.3)
+        plain.tokens.revoke(token)
+        yield pb.UploadBlobRequest(data=data[10:])
+
+    async with plain.channel(token) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.BuildServiceStub(channel).UploadBlob(parts())
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert not plain.ownership.owns("t", digest)
 
 
 async def test_a_watch_ends_when_its_token_expires_or_becomes_another_teams(plain: Served) -> None:
