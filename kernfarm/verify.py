@@ -153,8 +153,8 @@ def _claims(session: _Session, statements: dict[str, list[Statement]], found: Co
 def _own(index: bytes, found: Contents) -> set[str]:
     """What something may hang beside: the index, its manifests, and the indexes of the builds that it is put together from."""
     own = {found.index, *(manifest for manifest, _, _ in found.manifests)}
-    for entry in json.loads(index)["manifests"]:
-        with suppress(KeyError, TypeError):
+    with suppress(KeyError, TypeError, AttributeError):  # of an index that is none the checks of its contents tell
+        for entry in json.loads(index)["manifests"]:
             own.add(oci.index_of([entry]).digest)
     return own
 

@@ -59,6 +59,9 @@ class LayoutSource:
             message = f"the layout has {len(images)} images, expected one, as the first entry"
             raise FarmError(Code.BAD_ARCHIVE, message, where=str(folder), hint=hint)
         self._image = _digest(images[0], folder)
+        tags = [tag for tag in map(_tag, entries) if tag]
+        if twice := sorted(tag for tag in set(tags) if tags.count(tag) > 1):
+            raise FarmError(Code.BAD_ARCHIVE, f"the layout has {twice[0]} twice", where=str(folder))
 
     @property
     def name(self) -> str:

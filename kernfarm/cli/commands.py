@@ -211,6 +211,7 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
     if len({info["arch"] for info in infos}) < len(infos):
         message = f"two of the builds are for one architecture: {', '.join(info['id'] for info in infos)}"
         raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
+    _clear(to)
     for info in infos:
         await _fetch(client, info, to, record=f"result-{info['arch']}.json")
     index = layout.unite(to, [info["images"][0]["index"] for info in infos])
@@ -227,15 +228,21 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
 
 async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = LINUXKIT) -> None:
     """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
+    _clear(to)
     await _fetch(client, info, to, record="result.json")
     index = info["images"][0]["index"]
     layout.finish(to, index, reference=_reference(info, repository), attachments=_attachments(info["attachments"]))
 
 
+def _clear(to: Path) -> None:
+    """An earlier layout is none from here on, until there is a new one; its blobs stay, to be used again."""
+    for path in (to / "index.json", to / "result.json", *to.glob("result-*.json")):
+        path.unlink(missing_ok=True)
+
+
 async def _fetch(client: FarmClient, info: BuildInfo, to: Path, *, record: str) -> None:
-    """Everything but the layout's own documents: until those are written, at the end, there is none."""
+    """Everything but the layout's own documents."""
     (to / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-    (to / "index.json").unlink(missing_ok=True)
     await _download(client, to, [*info["images"][0]["blobs"], *_blobs_of(info["attachments"])])
     (to / record).write_text(json.dumps(await client.result(info["id"]), indent=2, sort_keys=True) + "\n")
 

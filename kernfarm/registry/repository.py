@@ -24,6 +24,8 @@ _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.MANIFEST, _DOCKER_LIST, _DOCKER_MANIFEST))}
 # A registry may give referrers in pages; this many are more than any image has.
+# Of a size in bytes.
+_MOST_DIGITS = 20
 _MOST_PAGES = 100
 # What registries without referrers answer: 404 by the specification, others in practice.
 _NO_REFERRERS = (400, 404, 405, 501)
@@ -43,7 +45,7 @@ class Repository:
             return None
         self._check(response, digest)
         said = response.headers.get("Content-Length", "")
-        return int(said) if said.isascii() and said.isdigit() else -1
+        return int(said) if said.isascii() and said.isdigit() and len(said) < _MOST_DIGITS else -1
 
     def blob(self, digest: str) -> Iterator[bytes]:
         """A blob in chunks. The digest is checked when the end is reached: use nothing of it before that."""

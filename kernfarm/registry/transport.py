@@ -39,6 +39,38 @@ class Patience:
     answer_seconds: float = 300.0
 
 
+class _Session(requests.Session):
+    """`requests` follows reads to other hosts, which get no login of ours, none out of ~/.netrc, and nothing without encryption."""
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Authorization", None)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        found: str | None = super().get_redirect_target(resp)
+        if found is None:
+            return None
+        try:
+            url = _joined(resp, found)
+            if resp.url.startswith("https:") and not url.startswith("https:"):
+                message = "the registry leads to an address without encryption"
+                raise FarmError(Code.PERMISSION_DENIED, message, where=challenge.origin_of(url))
+        except FarmError:
+            resp.close()
+            raise
+        return found
+
+
+def _joined(response: requests.Response, found: str) -> str:
+    """An address in an answer, relative or not. Raises FarmError(UNAVAILABLE) for text that is none."""
+    try:
+        url = urllib.parse.urljoin(response.url, found)
+    except ValueError as error:
+        raise FarmError(Code.UNAVAILABLE, f"the registry leads to {found[:200]!r}") from error
+    challenge.origin_of(url)
+    return url
+
+
 class Transport:
     """A connection to the registry of a reference. All methods raise FarmError: UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND,
     INVALID_ARGUMENT, BAD_DIGEST for what it refuses, UNAVAILABLE when it does not answer or breaks off."""
@@ -54,7 +86,7 @@ class Transport:
         self.reference = reference
         self.patience = patience or Patience()
         self._timeout = (self.patience.connect_seconds, self.patience.answer_seconds)
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers["User-Agent"] = "kernfarm"
         self._login = logins(reference.host)
         scheme = "http" if plain_http or (reference.loopback and not self._speaks_tls()) else "https"
@@ -90,12 +122,7 @@ class Transport:
 
     def joined(self, response: requests.Response, found: str) -> str:
         """An address in an answer, relative or not. Raises FarmError(UNAVAILABLE) for text that is none."""
-        try:
-            url = urllib.parse.urljoin(response.url, found)
-        except ValueError as error:
-            raise FarmError(Code.UNAVAILABLE, f"the registry leads to {found[:200]!r}", where=self.reference.name) from error
-        challenge.origin_of(url)
-        return url
+        return _joined(response, found)
 
     def request(
         self,

@@ -117,6 +117,7 @@ async def test_builds_for_two_architectures_become_one_image_with_what_is_attach
         await commands.fetch_together(cast(FarmClient, store), [infos[0], infos[0] | {"id": "other"}], tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
     store.signed = (oci.index(images).digest, [of_both])
+    await commands.fetch_to(cast(FarmClient, store), infos[0], tmp_path)
     digest = await commands.fetch_together(cast(FarmClient, store), infos, tmp_path)
     assert store.asked[-2:] == ["x86_64", "arm64"], "asked for the index over both"
     assert digest == oci.index(images).digest

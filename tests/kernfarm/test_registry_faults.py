@@ -336,6 +336,28 @@ def test_addresses_that_are_none_are_refused(registry: FakeRegistry, content: Co
     assert caught.value.problem.code in (Code.UNAVAILABLE, Code.UNAUTHENTICATED)
 
 
+@pytest.mark.parametrize("address", ["http://[::1/", "http://h:abc/t"])
+def test_a_read_that_leads_nowhere_is_refused(registry: FakeRegistry, address: str) -> None:
+    registry.faults = [lambda asked: Answer(307, {"Location": address}) if "/blobs/" in asked.path else None]
+    with pytest.raises(FarmError) as caught:
+        list(place(registry).blob(f"sha256:{'0' * 64}"))
+    assert caught.value.problem.code is Code.UNAVAILABLE
+
+
+def test_a_read_that_leads_elsewhere_takes_no_login_along(registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login u password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    with FakeRegistry() as other:
+        elsewhere = f"http://localhost:{other.address.rpartition(':')[2]}/x"
+        registry.faults = [lambda asked: Answer(307, {"Location": elsewhere}) if "/blobs/" in asked.path else None]
+        with pytest.raises(FarmError):
+            list(place(registry).blob(f"sha256:{'0' * 64}"))
+        assert other.asked
+        assert all("authorization" not in {name.lower() for name in asked.headers} for asked in other.asked)
+
+
 def test_a_list_of_referrers_does_not_lead_elsewhere(registry: FakeRegistry) -> None:
     body = json.dumps({"schemaVersion": 2, "mediaType": oci.INDEX, "manifests": []}).encode()
     with FakeRegistry() as other:

@@ -390,6 +390,18 @@ def test_another_image_in_front_of_the_signed_one_is_refused(image: Layout, tag:
     assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
+def test_a_tag_that_leads_to_two_things_is_refused(image: Layout) -> None:
+    image.edit(lambda entries: entries.append({**foreign_index(image, cosign.signature_tag(image.image)), "mediaType": oci.MANIFEST}))
+    with pytest.raises(FarmError, match="twice"):
+        LayoutSource(image.folder)
+
+
+def test_a_signed_index_that_names_nothing_is_refused(image: Layout) -> None:
+    put_index(image, {"schemaVersion": 2, "mediaType": oci.INDEX})
+    sign_index(image)
+    assert not check(image).ok
+
+
 def test_what_would_go_along_unsigned_is_named(image: Layout) -> None:
     stray = image.put(b'{"schemaVersion": 2, "mediaType": "' + oci.MANIFEST.encode() + b'", "config": {}, "layers": []}')
     image.edit(lambda entries: entries.append({"mediaType": oci.MANIFEST, "digest": stray, "size": len(image.read(stray))}))
