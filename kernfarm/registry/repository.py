@@ -23,9 +23,9 @@ _DIGEST = "Docker-Content-Digest"
 _DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 _ACCEPT = {"Accept": ", ".join((oci.INDEX, oci.MANIFEST, _DOCKER_LIST, _DOCKER_MANIFEST))}
-# A registry may give referrers in pages; this many are more than any image has.
 # Of a size in bytes.
 _MOST_DIGITS = 20
+# A registry may give referrers in pages; this many are more than any image has.
 _MOST_PAGES = 100
 # What registries without referrers answer: 404 by the specification, others in practice.
 _NO_REFERRERS = (400, 404, 405, 501)
