@@ -56,7 +56,7 @@ class Signer:
         attached: list[Made] = []
         for (image, each), statements in zip(read.images, documents, strict=True):
             attached += self._attach(read.facts, image, each, statements)
-        return SignResult(attachments=self._store(attached))
+        return SignResult(attachments=self._store(attached), record=read.facts.record)
 
     def sign_index(self, build_ids: Sequence[str]) -> SignedIndex:
         """Sign the index over the images of several builds, which are signed themselves. Blocks; raises as `sign`."""

@@ -19,11 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator import signing
+from coordinator import signing, views
 from coordinator.events import BlobsLost, Cancelled, Event, Launched, Succeeded
 from kernel.codec import from_plain
 from kernel.errors import Code, FarmError, Problem
-from kernel.signing import provenance, statement
+from kernel.signing import bundle, provenance, statement
 from kernel.steps import Artifact, SignResult, StepKind, Usage
 from kernfarm import process, verify
 from kernfarm.cli import signer as embedded_signer
@@ -87,6 +87,19 @@ def test_an_index_over_two_architectures_is_signed_and_verifies(tmp_path: Path) 
     assert report.image == made.index.digest
     again = signer(builds[0], KEY).sign_index([build.build_id for build in builds])
     assert again == made
+
+
+def test_the_records_that_provenance_names_are_for_the_builds_team(tmp_path: Path) -> None:
+    """Whoever may have the image may look at how it came about; the index over several builds names the same records."""
+    builds, _, image = two_builds(tmp_path, KEY)
+    named = set()
+    for entry in image.index["manifests"]:
+        if image.is_referrer(entry, statement.PROVENANCE):
+            sealed = bundle.parse(image.read(image.json(entry["digest"])["layers"][0]["digest"]))
+            byproducts = statement.parse(sealed.payload).predicate["runDetails"]["byproducts"]
+            named |= {f"sha256:{each['digest']['sha256']}" for each in byproducts}
+    assert len(named) == 2
+    assert named <= {digest for build in builds for digest in views.results(build.state)}
 
 
 def test_an_index_is_over_finished_builds_of_one_kernel_only(tmp_path: Path) -> None:
