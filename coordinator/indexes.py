@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import cast
 
@@ -28,6 +28,7 @@ class Indexes:
         self._blobs = blobs
         self._sign = sign
         self._known: OrderedDict[tuple[str, ...], tuple[str, SignedIndex]] = OrderedDict()
+        self._teams: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._turn = asyncio.Lock()
 
     async def signed(self, builds: Sequence[Build]) -> SignedIndex:
@@ -38,8 +39,9 @@ class Indexes:
             raise FarmError(Code.CONFLICT, "this farm signs nothing", where=", ".join(key), hint="set signer_socket, or go without")
         if found := await self._found(key):
             return found
-        # One at a time: a sign step waits behind one index at most, and two who ask for the same need one answer.
-        async with self._turn:
+        # One at a time: a sign step waits behind one index at most, and two who ask for the same need one answer. A team has one place in
+        # the queue, so that one which asks for many does not keep the others waiting.
+        async with self._teams[builds[0].tenant], self._turn:
             if found := await self._found(key):
                 return found
             made = await self._sign(key)

@@ -108,6 +108,8 @@ def results(build: Build) -> Iterator[str]:
     attached = signed(build)
     for attachment in attached.attachments if attached else ():
         yield from (attachment.manifest.digest, *(blob.digest for blob in attachment.blobs))
+    if attached is not None and attached.record:
+        yield attached.record
     configured = cast(ConfigureResult | None, build.steps["configure"].result)
     if configured is not None:
         yield configured.config

@@ -265,7 +265,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignResult:
+    """What was signed of a build's images. `record`: digest of the result record that provenance names."""
+
     attachments: tuple[Attachment, ...]
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

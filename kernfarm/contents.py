@@ -26,7 +26,7 @@ _CHUNK = 1 << 20
 _KEPT = frozenset({"kernel-source-info"})
 _KEPT_BYTES = 256 << 10
 _MOST_FILES = 100_000
-# Of a layer, unpacked: a kernel's debug build has a few gigabytes.
+# Of all layers that an index leads to, unpacked: a kernel's debug build has a few gigabytes.
 _MOST_BYTES = 32 << 30
 # What makes a path or a link's target long; the kernel's own limit for those is 4096.
 _HEADER_BYTES = 64 << 10
@@ -59,11 +59,12 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer as it was read: digest and size of what is stored, `diff_id` of the tar inside."""
+    """A layer as it was read: digest and size of what is stored, `diff_id` and bytes of the tar inside."""
 
     digest: str
     size: int
     diff_id: str
+    unpacked: int
     files: tuple[File, ...]
 
 
@@ -105,6 +106,7 @@ class _Walk:
     manifests: list[tuple[str, int, str]] = field(default_factory=list)
     inside: list[tuple[str, File]] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
+    unpacked: int = 0
 
     def check(self, name: str, where: str, look: Callable[[], None]) -> bool:
         """Note whether `look` raises FarmError."""
@@ -215,7 +217,9 @@ def _image(walk: _Walk, manifest: dict[str, Any], owner: str, platform: str) -> 
 def _one_layer(walk: _Walk, descriptor: Any, diff_id: Any, owner: str, where: str) -> None:
     def look() -> None:
         digest, size = named(descriptor)
-        found = read_layer(_bounded(walk.fetch(digest), digest, size), digest)
+        # What is left of the bound for all: a manifest may name one small layer thousands of times.
+        found = read_layer(_bounded(walk.fetch(digest), digest, size), digest, most=_MOST_BYTES - walk.unpacked)
+        walk.unpacked += found.unpacked
         _same(digest, size, found.digest, found.size)
         if found.diff_id != diff_id:
             raise FarmError(Code.BAD_DIGEST, f"the tar in {digest} is {found.diff_id}, the config says {str(diff_id)[:80]}", where=digest)
@@ -234,23 +238,24 @@ def _bounded(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]
         yield chunk
 
 
-def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
-    """A gzip-compressed layer in one pass; digests are for the caller to compare. `name` is the digest that it should have.
+def read_layer(chunks: Iterable[bytes], name: str, *, most: int = _MOST_BYTES) -> Layer:
+    """A gzip-compressed layer in one pass; digests are for the caller to compare. `name` is the digest that it should have, `most` how
+    many bytes it may unpack to.
 
     Raises FarmError: BAD_ARCHIVE for what is no such thing, BAD_DIGEST when that is because it is damaged."""
-    stream = _Inflated(iter(chunks))
+    stream = _Inflated(iter(chunks), most)
     files: list[File] = []
     try:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK, tarinfo=_PlainHeader) as tar:
-            for member in tar:
+            for count, member in enumerate(tar):
+                if count >= _MOST_FILES:  # of any kind: tarfile keeps them all
+                    raise FarmError(Code.BAD_ARCHIVE, f"the layer has more than {_MOST_FILES} members", where=name)
                 if member.issparse():  # its zeros would be read, as many as it says
                     raise FarmError(Code.BAD_ARCHIVE, f"{member.name[:80]!r} is a sparse file", where=name)
-                if len(files) >= _MOST_FILES:
-                    raise FarmError(Code.BAD_ARCHIVE, f"the layer has more than {_MOST_FILES} files", where=name)
                 if member.isreg():
                     files.append(_file(tar, member))
         stream.drain()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
         # A layer that is not what it is called has another digest, and that is the better thing to say.
         stream.skip()
         if f"{digests.ALGORITHM}:{stream.packed.hexdigest()}" != name:
@@ -262,16 +267,19 @@ def read_layer(chunks: Iterable[bytes], name: str) -> Layer:
         digest=f"{digests.ALGORITHM}:{stream.packed.hexdigest()}",
         size=stream.size,
         diff_id=f"{digests.ALGORITHM}:{stream.plain.hexdigest()}",
+        unpacked=stream.inflated,
         files=tuple(files),
     )
 
 
 class _PlainHeader(tarfile.TarInfo):
-    """Headers as we pack them: tarfile reads an extended one into memory as a whole."""
+    """Headers as we pack them: tarfile reads an extended one into memory as a whole, and keeps those for all members."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         found = super().frombuf(buf, encoding, errors)
+        if found.type == tarfile.XGLTYPE:
+            raise FarmError(Code.BAD_ARCHIVE, "the layer has a global header")
         if found.type not in _DATA_TYPES and found.size > _HEADER_BYTES:
             raise FarmError(Code.BAD_ARCHIVE, f"the layer has an extended header of {found.size} bytes")
         return found
@@ -299,8 +307,9 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
 class _Inflated:
     """The tar inside a gzip stream, as a file that can only be read; counts and hashes both forms on the way."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes], most: int) -> None:
         self._chunks = chunks
+        self._most = most
         self._inflate = zlib.decompressobj(wbits=31)
         self._rest = b""
         self.packed, self.plain, self.size, self.inflated = hashlib.sha256(), hashlib.sha256(), 0, 0
@@ -317,8 +326,8 @@ class _Inflated:
             if data:
                 self.plain.update(data)
                 self.inflated += len(data)
-                if self.inflated > _MOST_BYTES:
-                    raise FarmError(Code.BAD_ARCHIVE, f"the layer unpacks to more than {_MOST_BYTES >> 30} GiB")
+                if self.inflated > self._most:
+                    raise FarmError(Code.BAD_ARCHIVE, f"the layer unpacks to more than the {self._most} bytes that are left for it")
                 return data
         if self._inflate.unused_data:
             raise ValueError("there is data after the gzip stream")

@@ -71,6 +71,11 @@ def made(build: Build) -> PackageResult:
     return result
 
 
+def release_of(build: Build) -> str:
+    """The kernel's release of a build that has succeeded."""
+    return cast(PrepareResult, build.steps["prepare"].result).release
+
+
 def record_of(build: Build) -> bytes:
     """The result record of everything before signing, as canonical JSON: signing again gives the same."""
     steps = {key: step for key, step in build.steps.items() if key != "sign"}

@@ -63,6 +63,8 @@ async def _question(
             raise FarmError(Code.SIGNING_REFUSED, f"not signed: user {uid} may not ask", hint="the coordinator's user is allowed_uid")
         build_ids = _build_ids(request)
         async with turn:
+            if reader.at_eof():  # nobody is left to hear it, and others wait
+                raise FarmError(Code.UNAVAILABLE, f"nothing signed of {', '.join(build_ids)}: the caller has gone")
             result = await asyncio.to_thread(answer, build_ids)
         log.info("signed %s", ", ".join(build_ids))
         return result

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused
+from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused, release_of
 from coordinator.signer.keys import SigningKey
-from coordinator.state import BuildState
+from coordinator.state import Build, BuildState
 from kernel import oci
 from kernel.codec import to_plain
 from kernel.errors import Code, FarmError, Problem
@@ -51,23 +51,20 @@ class Signer:
     def sign(self, build_id: str) -> SignResult:
         """Sign what a build made. Blocks. Raises FarmError: SIGNING_REFUSED, BLOB_LOST naming a blob that is missing or damaged,
         UNAVAILABLE and others of journal and store."""
-        read = self._read_build(build_id)
+        read = self._read_build(self._evidence.build(build_id))
         documents = [self._documents(read.facts, image, each) for image, each in read.images]
         attached: list[Made] = []
         for (image, each), statements in zip(read.images, documents, strict=True):
             attached += self._attach(read.facts, image, each, statements)
-        return SignResult(attachments=self._store(attached))
+        return SignResult(attachments=self._store(attached), record=read.facts.record)
 
     def sign_index(self, build_ids: Sequence[str]) -> SignedIndex:
         """Sign the index over the images of several builds, which are signed themselves. Blocks; raises as `sign`."""
-        for build_id in build_ids:  # all of them, before a byte is read
-            if (build := self._evidence.build(build_id)).state is not BuildState.SUCCEEDED:
-                raise refused(f"the build is {build.state}", build_id)
-        read = [self._read_build(build_id) for build_id in build_ids]
+        builds = [self._evidence.build(build_id) for build_id in build_ids]
+        _check_together(builds)  # before a byte is read
+        read = [self._read_build(build) for build in builds]
         entries: list[dict[str, Any]] = []
         for each in read:
-            if len(each.images) != 1 or each.facts.release != read[0].facts.release:
-                raise refused(f"it is not another architecture's build of {read[0].facts.release}", each.facts.build_id)
             entries += json.loads(self._blobs.get_bytes(each.images[0][1].index, limit=_SMALL))["manifests"]
         try:
             top = oci.index_of(entries)
@@ -87,12 +84,11 @@ class Signer:
         index = Artifact(name="index", digest=self._blobs.put_bytes(top.data), size=len(top.data))
         return SignedIndex(index=index, attachments=self._store(attached))
 
-    def _read_build(self, build_id: str) -> _Read:
+    def _read_build(self, build: Build) -> _Read:
         """A build that may be signed, with everything in its images read anew."""
-        build = self._evidence.build(build_id)
         result = made(build)
-        found = [self._inspect(image, build_id) for image in result.images]
-        self._check_artifacts(result, found, build_id)
+        found = [self._inspect(image, build.build_id) for image in result.images]
+        self._check_artifacts(result, found, build.build_id)
         facts = facts_of(build, self._builder_id, self._blobs.put_bytes(record_of(build)))
         return _Read(facts=facts, images=tuple(zip(result.images, found, strict=True)))
 
@@ -177,6 +173,22 @@ class Signer:
         payload = made.encoded()
         signature = self._key.sign(dsse.pae(dsse.IN_TOTO, payload))
         return Envelope(payload_type=dsse.IN_TOTO, payload=payload, signatures=(signature,))
+
+
+def _check_together(builds: Sequence[Build]) -> None:
+    """Whether there is an index over the builds, by the journal. Raises FarmError(SIGNING_REFUSED)."""
+    for build in builds:
+        if build.state is not BuildState.SUCCEEDED:
+            raise refused(f"the build is {build.state}", build.build_id)
+    platforms: set[str] = set()
+    release = release_of(builds[0])
+    for build in builds:
+        images = made(build).images
+        if len(images) != 1 or release_of(build) != release:
+            raise refused(f"it is not another architecture's build of {release}", build.build_id)
+        if images[0].platform in platforms:
+            raise refused(f"two images for one platform, {images[0].platform}", build.build_id)
+        platforms.add(images[0].platform)
 
 
 def answer(result: SignResult | SignedIndex) -> dict[str, object]:

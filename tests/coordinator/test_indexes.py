@@ -50,13 +50,17 @@ class FakeSigner:
     def __init__(self, blobs: BlobStore) -> None:
         self.blobs = blobs
         self.asked: list[tuple[str, ...]] = []
+        self.running = self.most = 0
 
     def put(self, name: str) -> Artifact:
         return Artifact(name=name, digest=self.blobs.put_bytes(name.encode()), size=len(name))
 
     async def __call__(self, build_ids: Sequence[str]) -> SignedIndex:
         self.asked.append(tuple(build_ids))
-        await asyncio.sleep(0)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await asyncio.sleep(0.01)
+        self.running -= 1
         index = self.put(f"index of {' '.join(build_ids)}")
         attachment = Attachment(
             tag="t", subject=index.digest, media_type="m", artifact_type="", manifest=self.put("manifest"), blobs=(self.put("layer"),)
@@ -76,6 +80,16 @@ async def test_the_same_builds_in_any_order_are_signed_once(blobs: BlobStore) ->
     made = await asyncio.gather(*(indexes.signed(pair) for pair in pairs))
     assert signer.asked == [("a", "b")]
     assert len(set(made)) == 1
+
+
+async def test_a_team_that_asks_for_many_does_not_keep_the_others_waiting(blobs: BlobStore) -> None:
+    signer = FakeSigner(blobs)
+    indexes = Indexes(blobs, signer)
+    many = [indexes.signed([build("a"), build(f"b{number}")]) for number in range(5)]
+    other = indexes.signed([build("x", team="u"), build("y", team="u")])
+    await asyncio.gather(*many, other)
+    assert signer.asked.index(("x", "y")) == 1
+    assert signer.most == 1
 
 
 async def test_documents_that_the_store_has_lost_are_made_again(blobs: BlobStore) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,11 +20,12 @@ from typing import Any
 import psutil
 import pytest
 
-from coordinator import signing
+from coordinator import signing, views
 from coordinator.events import BlobsLost, Cancelled, Event, Launched, Succeeded
+from coordinator.signer import server
 from kernel.codec import from_plain
 from kernel.errors import Code, FarmError, Problem
-from kernel.signing import provenance, statement
+from kernel.signing import bundle, provenance, statement
 from kernel.steps import Artifact, SignResult, StepKind, Usage
 from kernfarm import process, verify
 from kernfarm.cli import signer as embedded_signer
@@ -89,6 +91,19 @@ def test_an_index_over_two_architectures_is_signed_and_verifies(tmp_path: Path) 
     assert again == made
 
 
+def test_the_records_that_provenance_names_are_for_the_builds_team(tmp_path: Path) -> None:
+    """Whoever may have the image may look at how it came about; the index over several builds names the same records."""
+    builds, _, image = two_builds(tmp_path, KEY)
+    named = set()
+    for entry in image.index["manifests"]:
+        if image.is_referrer(entry, statement.PROVENANCE):
+            sealed = bundle.parse(image.read(image.json(entry["digest"])["layers"][0]["digest"]))
+            byproducts = statement.parse(sealed.payload).predicate["runDetails"]["byproducts"]
+            named |= {f"sha256:{each['digest']['sha256']}" for each in byproducts}
+    assert len(named) == 2
+    assert named <= {digest for build in builds for digest in views.results(build.state)}
+
+
 def test_an_index_is_over_finished_builds_of_one_kernel_only(tmp_path: Path) -> None:
     build, other = FakeBuild(tmp_path, build_id="b-1"), FakeBuild(tmp_path, build_id="b-2", platform="linux/arm64")
     twice = FakeBuild(tmp_path, build_id="b-3")
@@ -105,6 +120,18 @@ def test_an_index_is_over_finished_builds_of_one_kernel_only(tmp_path: Path) -> 
         with pytest.raises(FarmError, match=said) as caught:
             signer(build, KEY).sign_index(ids)
         assert caught.value.problem.code is Code.SIGNING_REFUSED
+
+
+def test_builds_that_make_no_index_are_refused_before_a_byte_is_read(tmp_path: Path) -> None:
+    builds, _, _ = two_builds(tmp_path, KEY)
+    twin = FakeBuild(tmp_path, build_id="b-3")
+    journal = twin.play()
+    twin.sign(journal, signer(twin, KEY).sign(twin.build_id))
+    journal.close()
+    for build in (*builds, twin):
+        blob_file(build, build.image.index).unlink(missing_ok=True)
+    with pytest.raises(FarmError, match="two images for one platform"):
+        signer(twin, KEY).sign_index([builds[0].build_id, twin.build_id])
 
 
 def test_a_build_without_a_boot_step_is_signed_when_it_is_packaged(tmp_path: Path) -> None:
@@ -421,6 +448,36 @@ def test_only_a_builds_id_from_the_coordinators_user_is_taken(home: Path) -> Non
         problem = ask(config.socket, message({"builds": [build.build_id]}))
         assert problem.code is Code.SIGNING_REFUSED
         assert "may not ask" in problem.message
+
+
+async def test_a_question_whose_caller_has_gone_is_not_answered(tmp_path: Path) -> None:
+    """It waits its turn; who asked may have given up by then, and reading images takes minutes."""
+    asked: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def answer(builds: tuple[str, ...]) -> dict[str, Any]:
+        asked.append(builds[0])
+        begun.set()
+        assert go_on.wait(30)
+        return {"attachments": []}
+
+    path = tmp_path / "socket"
+    serving = await server.serve(path, answer, allowed_uid=os.geteuid())
+    try:
+        first = asyncio.create_task(signing.sign(path, "first"))
+        assert await asyncio.to_thread(begun.wait, 30)
+        gone = asyncio.create_task(signing.sign(path, "gone"))
+        await asyncio.sleep(0.2)
+        last = asyncio.create_task(signing.sign(path, "last"))
+        await asyncio.sleep(0.2)
+        gone.cancel()
+        await asyncio.sleep(0.2)
+        go_on.set()
+        assert await first == await last == SignResult(attachments=())
+    finally:
+        go_on.set()
+        serving.close()
+    assert asked == ["first", "last"]
 
 
 def test_a_signer_that_is_down_is_unavailable(tmp_path: Path) -> None:

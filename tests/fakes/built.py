@@ -12,6 +12,7 @@ from pathlib import Path
 from coordinator.events import Event, Launched, NewBuild, Planned, Submitted, Succeeded
 from coordinator.journal import Journal
 from coordinator.machine import Machine
+from coordinator.state import Build
 from kernel import digest as digests
 from kernel import oci
 from kernel.plan import Shard
@@ -97,6 +98,11 @@ class FakeBuild:
     @property
     def arch(self) -> str:
         return {"linux/amd64": "x86_64", "linux/arm64": "arm64"}[self.platform]
+
+    @property
+    def state(self) -> Build:
+        """The build as a coordinator has it."""
+        return self._machine.builds[self.build_id]
 
     @property
     def journal_url(self) -> str:

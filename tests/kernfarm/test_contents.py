@@ -10,6 +10,7 @@ import tracemalloc
 import pytest
 
 from kernel import digest as digests
+from kernel import oci
 from kernel.errors import Code, FarmError
 from kernfarm import contents
 
@@ -53,8 +54,7 @@ def test_a_small_layer_costs_little(tar: object) -> None:
     assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
-def test_a_layer_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "_MOST_BYTES", 1 << 20)
+def test_a_layer_that_unpacks_to_too_much_is_refused() -> None:
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
         member = tarfile.TarInfo("kernel")
@@ -62,5 +62,62 @@ def test_a_layer_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyP
         tar.addfile(member, io.BytesIO(b"\0" * member.size))
     packed = gzip.compress(raw.getvalue(), mtime=0)
     with pytest.raises(FarmError, match="unpacks to more") as caught:
+        contents.read_layer([packed], digests.of_bytes(packed), most=1 << 20)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
+
+
+def refused(tar: bytes) -> str:
+    packed = gzip.compress(tar, mtime=0)
+    with pytest.raises(FarmError) as caught:
         contents.read_layer([packed], digests.of_bytes(packed))
     assert caught.value.problem.code is Code.BAD_ARCHIVE
+    return caught.value.problem.message
+
+
+def header(kind: bytes, size: int = 0) -> bytes:
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_members_that_are_no_files_count_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs memory, and gzip packs a thousand of them into two kilobytes."""
+    monkeypatch.setattr(contents, "_MOST_FILES", 100)
+    assert "more than 100 members" in refused(header(tarfile.DIRTYPE) * 101 + b"\0" * 1024)
+
+
+def test_headers_for_all_members_are_refused() -> None:
+    """tarfile keeps what they say for as long as the layer is read, and there may be any number."""
+    record = b"11 a=bcdef\n".ljust(512, b"\0")
+    assert "global" in refused(header(tarfile.XGLTYPE, 11) + record + header(tarfile.DIRTYPE) + b"\0" * 1024)
+
+
+def test_headers_of_headers_are_refused() -> None:
+    """tarfile calls itself for each."""
+    record = b"11 a=bcdef\n".ljust(512, b"\0")
+    assert "RecursionError" in refused((header(tarfile.XHDTYPE, 11) + record) * 2000 + b"\0" * 1024)
+
+
+def image(layers: int) -> tuple[bytes, dict[str, bytes]]:
+    """An image whose layers are all the same, of a mebibyte; its index and the rest by digest."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        member = tarfile.TarInfo("kernel")
+        member.size = 1 << 20
+        tar.addfile(member, io.BytesIO(b"\0" * member.size))
+    packed = gzip.compress(raw.getvalue(), mtime=0)
+    made = oci.Layer(digest=digests.of_bytes(packed), size=len(packed), diff_id=digests.of_bytes(raw.getvalue()), holds="files")
+    spec = oci.ImageSpec(platform="linux/amd64", layers=(made,) * layers, labels={})
+    documents = (oci.config(spec), oci.manifest(spec), oci.index([spec]))
+    return documents[2].data, {made.digest: packed, **{each.digest: each.data for each in documents}}
+
+
+def test_all_layers_of_an_image_share_one_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest may name one small layer thousands of times."""
+    monkeypatch.setattr(contents, "_MOST_BYTES", 3 << 20)
+    index, blobs = image(2)
+    assert contents.inspect(index, lambda digest: [blobs[digest]]).problem is None
+    index, blobs = image(4)
+    found = contents.inspect(index, lambda digest: [blobs[digest]])
+    assert found.problem is not None and found.problem.code is Code.BAD_ARCHIVE
+    assert "unpacks to more" in found.problem.message
