@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from kernel import digest as digests
 from kernel import oci
@@ -79,7 +80,7 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "", booted: bo
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
     for made in statements[statement.PROVENANCE] if booted else ():
-        session.check("booted", "provenance", lambda made=made: claims.check_booted(made))  # type: ignore[misc]
+        session.check("booted", "provenance", partial(claims.check_booted, made))
     session.check("referrers", digest, lambda: _referrers(source, digest))
     return Report(source=source.name, image=digest, builder=who, checks=tuple(session.checks))
 
@@ -134,19 +135,19 @@ def _claims(session: _Session, statements: dict[str, list[Statement]], found: Co
     """What the documents say, held against what is there; each against the platforms that it is about. Returns the builder's id."""
     who = ""
     for made in statements[statement.PROVENANCE]:
-        session.check("builder", "provenance", lambda made=made: claims.check_builder(made, builder))  # type: ignore[misc]
+        session.check("builder", "provenance", partial(claims.check_builder, made, builder))
         who = claims.builder_of(made)
         if found is not None:
             part = found.part(made.digests())
             for name, look in claims.PROVENANCE_CHECKS.items():
-                session.check(name, "provenance", lambda made=made, look=look, part=part: look(made, part))  # type: ignore[misc]
+                session.check(name, "provenance", partial(look, made, part))
     for made in statements[statement.SPDX]:
         if found is not None:
             part = found.part(made.digests())
-            session.check("SBOM files", "SBOM", lambda made=made, part=part: claims.check_sbom(made, part))  # type: ignore[misc]
+            session.check("SBOM files", "SBOM", partial(claims.check_sbom, made, part))
     if found is not None:
         for kind, what in _DOCUMENTS:
-            session.check(f"{what} of all", "index", lambda kind=kind, what=what: claims.check_all(statements[kind], what, found))  # type: ignore[misc]
+            session.check(f"{what} of all", "index", partial(claims.check_all, statements[kind], what, found))
     return who
 
 
