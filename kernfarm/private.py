@@ -1,4 +1,4 @@
-"""Files that hold secrets: keys, tokens and their hashes. What others can read is no secret, so it is refused."""
+"""Files that hold secrets: keys, tokens and their hashes; what others can read is no secret, so it is refused. And folders for the rest."""
 
 from __future__ import annotations
 
@@ -24,6 +24,17 @@ def read_private(path: Path, what: str) -> bytes:
             return file.read()
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"cannot read {what}: {error.strerror}", where=str(path)) from error
+
+
+def private_folder(path: Path, group: int | None = None) -> None:
+    """Make a folder, or take one that is there, which only its owner can enter, and the members of `group`. The modes of what lies in it
+    need no care then. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if group is None:
+        path.chmod(0o700)
+    else:
+        os.chown(path, -1, group)
+        path.chmod(0o750)
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -11,16 +11,17 @@ import psutil
 from kernfarm.cli.embedded import EmbeddedFarm
 
 
-def in_sandbox() -> list[psutil.Process]:
-    """bubblewrap's processes on this machine."""
-    return [each for each in psutil.process_iter() if _name(each) == "bwrap"]
+def in_sandbox(farm: EmbeddedFarm) -> list[psutil.Process]:
+    """bubblewrap's processes with a folder of this farm inside, orphans included."""
+    state = f"{farm._plan.state}/"
+    return [each for each in psutil.process_iter() if _name(each) == "bwrap" and any(word.startswith(state) for word in _words(each))]
 
 
-def above_sandbox(build_id: str) -> psutil.Process:
+def above_sandbox(farm: EmbeddedFarm, build_id: str) -> psutil.Process:
     """The Ray worker process, named after its attempt, above a sandbox of this build."""
     deadline = time.monotonic() + 20
     while True:
-        for box in in_sandbox():
+        for box in in_sandbox(farm):
             for parent in _parents(box):
                 if f"ray::{build_id}" in " ".join(_words(parent)):
                     return parent
@@ -33,7 +34,7 @@ def kill(farm: EmbeddedFarm, victim: str, build_id: str) -> None:
     if victim == "coordinator":
         os.kill(farm.services["coordinator"].pid, signal.SIGKILL)
         return
-    process_above = above_sandbox(build_id)
+    process_above = above_sandbox(farm, build_id)
     target = process_above if victim == "worker process" else process_above.parent()
     assert target is not None
     os.kill(target.pid, signal.SIGKILL)

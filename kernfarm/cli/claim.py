@@ -17,13 +17,18 @@ _TEMP = re.compile(r"/tmp/kf-[0-9a-f]{8}")
 
 
 class Claim:
-    """A lock on a state folder, which the kernel lets go of when its holder dies, however it dies; and Ray's temporary folder."""
+    """A lock on a state folder, which the kernel lets go of when its holder dies, however it dies; and the folder around Ray's."""
 
     def __init__(self, state: Path) -> None:
         self._state = state
         self._note = state / "ray-temp"
         self._lock: int | None = None
-        self.temp = Path(f"/tmp/kf-{secrets.token_hex(4)}")
+        self._temp = Path(f"/tmp/kf-{secrets.token_hex(4)}")
+
+    @property
+    def ray_folder(self) -> Path:
+        """For Ray, which lets everybody into the folder that it makes: so it lies in one of ours, which lets nobody in."""
+        return self._temp / "r"
 
     @property
     def held(self) -> bool:
@@ -47,13 +52,14 @@ class Claim:
             raise FarmError(Code.CONFLICT, "a farm is running in this folder already", where=str(self._state), hint=hint) from error
         self._lock = lock
         self._remove_temp_of_the_dead()
-        self._note.write_text(str(self.temp))
+        self._temp.mkdir(mode=0o700)
+        self._note.write_text(str(self._temp))
 
     def release(self) -> None:
         """Remove the temporary folder and let go. The lock's file stays: with a new one in its place two farms could each hold one."""
         if self._lock is None:
             return
-        shutil.rmtree(self.temp, ignore_errors=True)
+        shutil.rmtree(self._temp, ignore_errors=True)
         self._note.unlink(missing_ok=True)
         os.close(self._lock)
         self._lock = None

@@ -23,7 +23,7 @@ from kernfarm.cli.authority import Files
 from kernfarm.cli.claim import Claim
 from kernfarm.client import FarmClient
 from kernfarm.credentials import Credentials
-from kernfarm.private import write_private
+from kernfarm.private import private_folder, write_private
 from kernfarm.process import Service
 from kernfarm.settings import AccessSettings, CoordinatorSettings, TlsSettings, WorkerSettings, plain
 
@@ -85,12 +85,13 @@ class EmbeddedFarm:
         self._claim.take()
         self._told = stop or self._told
         self._files.ensure(plan.listen)
+        private_folder(self.log_of("").parent)
         self._forget_targets()  # those of a farm that was killed, which may have had more workers
         token_file = plan.state / "ray-token"
         write_private(token_file, self._token.encode())
         ray = str(Path(sys.executable).with_name("ray"))
         head = [ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={self._port}", "--num-cpus=0"]
-        head += ["--include-dashboard=false", f"--temp-dir={self._claim.temp}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
+        head += ["--include-dashboard=false", f"--temp-dir={self._claim.ray_folder}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
         head += [f"--ray-client-server-port={_free_port()}", *_NO_FIXED_PORTS]
         head += [f"--system-config={json.dumps(_SYSTEM_CONFIG)}"]
         self._begin("ray-head", head, self._environment())
@@ -134,7 +135,7 @@ class EmbeddedFarm:
             name=name, state_dir=plan.state / "worker", blobs_url=f"file://{plan.state.absolute()}/blobs", jobs=plan.jobs
         )
         path = plan.state / f"{name}.yaml"
-        path.write_text(json.dumps({**plain(settings), **plan.worker_overrides}, indent=2))
+        write_private(path, json.dumps({**plain(settings), **plan.worker_overrides}, indent=2).encode())
         command = [ray, "start", "--block", f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
         command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}", *_NO_FIXED_PORTS]
         if plan.pin:
@@ -189,7 +190,7 @@ class EmbeddedFarm:
             metrics_address_file=str(self._targets("coordinator")),
         )
         path = plan.state / "coordinator.yaml"
-        path.write_text(json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2))
+        write_private(path, json.dumps({**plain(settings), **plan.coordinator_overrides}, indent=2).encode())
         self._begin("coordinator", [sys.executable, "-m", "coordinator", "--config", str(path)], self._without_ray())
 
     def _environment(self) -> dict[str, str]:

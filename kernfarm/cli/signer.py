@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kernel.errors import Code, FarmError
 from kernfarm import process
+from kernfarm.private import private_folder, write_private
 from kernfarm.settings import SignerSettings, plain
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def prepare(state: Path, environment: Mapping[str, str]) -> SignerProgram:
     folder = state / "signer"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
+    private_folder(state / "coordinator", None if own else uid)  # where the journal is
     if not own:
         os.chown(folder, uid, uid)
         share_blobs(state / "blobs", uid)
@@ -60,8 +62,8 @@ def prepare(state: Path, environment: Mapping[str, str]) -> SignerProgram:
     )
     settings.socket.unlink(missing_ok=True)  # of a farm that died: a socket that is there says that the signer listens
     path = state / "signer.yaml"
-    path.write_text(json.dumps(plain(settings), indent=2))
-    path.chmod(0o644)
+    write_private(path, json.dumps(plain(settings), indent=2).encode())
+    os.chown(path, uid, -1)
     return SignerProgram(
         command=(*program, "--end-with-parent", "--config", str(path)), socket=settings.socket, public_key=folder / "cosign.pub"
     )

@@ -106,6 +106,19 @@ def test_the_key_is_the_signers_alone(farm: EmbeddedFarm) -> None:
     assert os.geteuid() != 0 or owner != 0, farm.log_of("signer").read_text()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can look as somebody else")
+def test_another_user_of_the_machine_finds_nothing_but_addresses_and_the_public_key(farm: EmbeddedFarm) -> None:
+    """Runs after builds, so that there are journal, logs, trees and blobs to be found."""
+    state = farm._plan.state
+    rays = (state / "ray-temp").read_text()
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    found = process.run((*nobody, "find", str(state), rays, "-type", "f", "-readable"), env=dict(os.environ), timeout_seconds=60)
+    names = {line.removeprefix(f"{state}/") for line in found.output.decode().splitlines() if not line.startswith("find: ")}
+    metrics = {f"metrics/{name}.json" for name in ("coordinator", "worker-1", "worker-2")}
+    assert names == {"address", "ray-temp", "signer/cosign.pub", *metrics}
+    assert (Path(rays) / "r").is_dir()
+
+
 async def test_one_request_for_two_architectures_gives_one_image(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     prepared = request.prepare(replace(draft, arch=("x86_64", "arm64")))
     async with FarmClient(farm.address, farm.credentials) as client:
@@ -215,8 +228,8 @@ async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path
         await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
         assert (await client.cancel(build_id))["state"] == "cancelled"
         assert (await client.cancel(build_id))["state"] == "cancelled"
-        await _idle(client)
-        assert not faults.in_sandbox(), "a cancelled build leaves nothing running"
+        await _idle(farm)
+        assert not faults.in_sandbox(farm), "a cancelled build leaves nothing running"
         await client.retry(build_id)
         assert (await end(client, build_id))["state"] == "succeeded"
         with pytest.raises(FarmError) as caught:
@@ -224,9 +237,9 @@ async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path
         assert caught.value.problem.code is Code.CONFLICT
 
 
-async def _idle(client: FarmClient) -> None:
+async def _idle(farm: EmbeddedFarm) -> None:
     for _ in range(100):
-        if not faults.in_sandbox():
+        if not faults.in_sandbox(farm):
             return
         await asyncio.sleep(0.1)
 
@@ -283,7 +296,7 @@ async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm:
     async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, slow)
         await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
-        hung = faults.above_sandbox(build_id)
+        hung = faults.above_sandbox(farm, build_id)
         os.kill(hung.pid, signal.SIGSTOP)
         try:
             info = await end(client, build_id)
@@ -293,7 +306,7 @@ async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm:
         assert info["state"] == "succeeded", info["problem"]
         assert any(step["attempts"] > 1 for step in info["steps"])
         # Woken up, it goes on with an attempt that is not current any more; the farm has to stay as it is.
-        await _idle(client)
+        await _idle(farm)
         assert await client.get(build_id) == info
         deadline = time.monotonic() + 30
         while len(await client.workers()) < 2:

@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_second_farm_on_one_folder_is_refused_and_leaves_the_first_ones_files_alone(plan: Plan) -> None:
     first = Claim(plan.state)
     first.take()
-    first.temp.mkdir()
+    first.ray_folder.mkdir()
     (plan.state / "logs").mkdir()
     for name in ("ray-token", "address", "logs/worker-1.log", "worker-1.yaml"):
         (plan.state / name).write_text("the first one's")
@@ -61,10 +61,10 @@ def test_a_second_farm_on_one_folder_is_refused_and_leaves_the_first_ones_files_
         assert caught.value.problem.code is Code.CONFLICT
         assert "kernfarm workers --state" in caught.value.problem.hint
         assert contents(plan.state) == before
-        assert first.temp.is_dir()
+        assert first.ray_folder.is_dir()
     finally:
         first.release()
-    assert not first.temp.exists()
+    assert not first.ray_folder.parent.exists()
 
 
 def test_a_folder_that_was_let_go_can_be_taken_again(plan: Plan) -> None:
@@ -91,7 +91,7 @@ def test_rays_folder_of_a_dead_farm_is_removed_at_the_next_start(plan: Plan) -> 
     claim.take()
     try:
         assert not dead.exists()
-        assert (plan.state / "ray-temp").read_text() == str(claim.temp)
+        assert (plan.state / "ray-temp").read_text() == str(claim.ray_folder.parent)
     finally:
         claim.release()
 
