@@ -80,8 +80,9 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "", booted: bo
         session.check("nothing else", digest, lambda: _nothing_else(source, _own(index, found)))
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
-    for path in source.records() if found is not None else ():
-        session.check("result record", path.name, partial(_record, path, statements[statement.PROVENANCE], index, found))
+    if found is not None:
+        for path in source.records():
+            session.check("result record", path.name, partial(_record, path, statements[statement.PROVENANCE], index, found))
     for made in statements[statement.PROVENANCE] if booted else ():
         session.check("booted", "provenance", partial(claims.check_booted, made))
     session.check("referrers", digest, lambda: _referrers(source, digest))
