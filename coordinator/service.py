@@ -17,6 +17,7 @@ from coordinator.access.blobs import TeamBlobs
 from coordinator.access.callers import Role
 from coordinator.access.gate import Gate
 from coordinator.access.ownership import Ownership
+from coordinator.access.server import PolicedServer
 from coordinator.access.tls import server_credentials
 from coordinator.api import ANY_TEAM, BuildView, FarmApi, StepView
 from kernel import digest as digests
@@ -133,9 +134,9 @@ async def serve(
     """Start serving; returns the server and the address it listens on. `observe`: as rpc.Interceptor has it.
 
     Raises FarmError: INTERNAL (policies), INVALID_ARGUMENT (TLS is needed, or its files don't fit), UNAVAILABLE (address)."""
-    rpc.check_policies()
     credentials = server_credentials(listen, access.tls)
-    server = grpc.aio.server(interceptors=[rpc.Interceptor(guard, observe=observe)], options=list(rpc.SERVER_OPTIONS))
+    inner = grpc.aio.server(interceptors=[rpc.Interceptor(guard, observe=observe)], options=list(rpc.SERVER_OPTIONS))
+    server = PolicedServer(inner, rpc.all_policies())
     service = BuildService(farm, blobs=TeamBlobs(farm, ownership), max_upload_bytes=max_upload_bytes)
     pb_grpc.add_BuildServiceServicer_to_server(service, server)
     checks = health.aio.HealthServicer()

@@ -8,6 +8,7 @@ from kernel.errors import Code, FarmError
 from kernel.signing import provenance, spdx
 from kernel.signing.statement import Statement
 from kernfarm.contents import Contents, File
+from kernfarm.records import Record
 
 _INFO, _CONFIG = "kernel-source-info", "kernel_config"
 
@@ -82,6 +83,23 @@ def check_all(made: Sequence[Statement], what: str, found: Contents) -> None:
     for digest, _, platform in found.manifests:
         if digest not in about:
             raise FarmError(Code.BAD_SIGNATURE, f"no {what} is about the image for {platform}", where=digest)
+
+
+def check_record(record: Record, made: Sequence[Statement]) -> Statement:
+    """What lies beside the image as a build's record, and chooses its tags, is what provenance says of that build; which is returned."""
+    builds = {provenance.build_of(each.predicate): each for each in made}
+    if record.build not in builds:
+        known = ", ".join(sorted(builds)) or "of none"
+        raise FarmError(Code.BAD_SIGNATURE, f"the record is of the build {record.build}, the provenance {known}", where=record.name)
+    mine = builds[record.build]
+    for what, said, signed in (
+        ("release", record.release, provenance.release_of(mine.predicate)),
+        ("inputs", record.inputs, provenance.inputs_of(mine.predicate)),
+    ):
+        if said != signed:
+            message = f"the record's {what} {said}, the provenance's {signed or 'nothing'}"
+            raise FarmError(Code.BAD_SIGNATURE, message, where=record.name, hint="fetch the build again; the tags would be wrong ones")
+    return mine
 
 
 def check_sbom(made: Statement, found: Contents) -> None:

@@ -13,6 +13,7 @@ import grpc
 from kernel.errors import Code, FarmError
 from kernel.spec import RequestSpec
 from kernfarm import rpc
+from kernfarm.address import check
 from kernfarm.credentials import Credentials
 from kernfarm.v1 import build_service_pb2 as pb
 from kernfarm.v1 import build_service_pb2_grpc as pb_grpc
@@ -34,7 +35,9 @@ class FarmClient:
     """An open connection to a coordinator. All methods raise FarmError."""
 
     def __init__(self, address: str, credentials: Credentials | None = None) -> None:
-        """`credentials`: see kernfarm.credentials.find; without any the system's authorities are trusted, and nothing is shown."""
+        """`address`: as kernfarm.address.check has it. `credentials`: see kernfarm.credentials.find; without any the system's authorities
+        are trusted, and nothing is shown. Raises FarmError(INVALID_ARGUMENT) for an address that is none."""
+        check(address)
         channel = (credentials or Credentials()).channel(address)
         self._channel = grpc.aio.secure_channel(address, channel, options=list(rpc.CHANNEL_OPTIONS))
         self._stub = pb_grpc.BuildServiceStub(self._channel)

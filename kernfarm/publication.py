@@ -13,10 +13,12 @@ from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.oci import Document
-from kernel.signing import cosign
+from kernel.signing import cosign, statement
 from kernel.steps import Artifact, Attachment
-from kernfarm import layout, tags
+from kernfarm import claims, layout, records, tags, verify_attached
+from kernfarm.records import Record
 from kernfarm.registry.content import Attached, Blob, Content, TaggedIndex
+from kernfarm.verify_source import LayoutSource
 
 _REF = "org.opencontainers.image.ref.name"
 # As registries limit them: a manifest has a few kilobytes.
@@ -25,11 +27,11 @@ _DOCUMENT_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one build gave: its own index, the descriptors in it, and the build's record ({} for none)."""
+    """What one build gave: its own index, the descriptors in it, and the build's record."""
 
     index: Document
     entries: tuple[dict[str, Any], ...]
-    result: Mapping[str, Any]
+    record: Record | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,31 +152,34 @@ def _json(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _parts(folder: Path, index: Document) -> tuple[Part, ...]:
-    """The builds whose records are beside the image: `result.json`, or `result-ARCH.json` of several. Together they are the image."""
+    """The builds whose records are beside the image. Together they are the image."""
     entries = tuple(json.loads(index.data)["manifests"])
-    single = folder / "result.json"
-    records = [single] if single.exists() else sorted(folder.glob("result-*.json"))
-    if not records:
-        return (Part(index=index, entries=entries, result={}),)
+    beside = records.files(folder)
+    if not beside:
+        return (Part(index=index, entries=entries, record=None),)
     whole = {entry["digest"] for entry in entries}
-    parts = tuple(_part(folder, path, whole) for path in records)
+    source = LayoutSource(folder)
+    claimed = verify_attached.claimed(verify_attached.bundles(source, source.image), statement.PROVENANCE)
+    built = [records.read(path) for path in beside]
+    for record in built if claimed else ():
+        # One that contradicts the provenance beside it would choose wrong tags. Whether that is signed only a key can tell: see verify.
+        claims.check_record(record, claimed)
+    parts = tuple(_part(folder, record, whole) for record in built)
     if {entry["digest"] for part in parts for entry in part.entries} != whole:
-        message = f"{', '.join(path.name for path in records)} are not of all of the image {index.digest}"
+        message = f"{', '.join(path.name for path in beside)} are not of all of the image {index.digest}"
         raise FarmError(Code.BAD_ARCHIVE, message, where=str(folder), hint="fetch the builds again")
     return parts
 
 
-def _part(folder: Path, record: Path, whole: set[str]) -> Part:
-    result = _json(record, record.read_bytes())
-    for image in (result.get("outputs") or {}).get("images") or []:
-        path = layout.blob_path(folder, f"sha256:{digests.hex_of(image['index'])}")
-        if path.exists():
-            _check(path, image["index"], path.stat().st_size)
-            index = Document(media_type=oci.INDEX, data=_bytes(path))
-            entries = tuple(json.loads(index.data)["manifests"])
-            if {entry["digest"] for entry in entries} <= whole:
-                return Part(index=index, entries=entries, result=result)
-    raise FarmError(Code.BAD_ARCHIVE, "the record is of another image", where=str(record), hint="fetch the build again")
+def _part(folder: Path, record: Record, whole: set[str]) -> Part:
+    path = layout.blob_path(folder, record.index)
+    if path.exists():
+        _check(path, record.index, path.stat().st_size)
+        index = Document(media_type=oci.INDEX, data=_bytes(path))
+        entries = tuple(json.loads(index.data)["manifests"])
+        if {entry["digest"] for entry in entries} <= whole:
+            return Part(index=index, entries=entries, record=record)
+    raise FarmError(Code.BAD_ARCHIVE, "the record is of another image", where=str(folder / record.name), hint="fetch the build again")
 
 
 def content(images: Sequence[StoredImage], *, tag: str = "") -> Content:
@@ -222,20 +227,12 @@ def _groups(parts: Sequence[_Placed]) -> dict[str, list[_Placed]]:
     """Builds of one version and flavour: the architectures of one index."""
     groups: dict[str, list[_Placed]] = {}
     for folder, part in parts:
-        if not part.result:
+        if part.record is None:
             hint = "give the reference a tag: REPOSITORY:TAG"
             raise FarmError(Code.INVALID_ARGUMENT, "there is no result.json to make tags of", where=str(folder), hint=hint)
-        release, version = _names(folder, part)
+        release, version = part.record.release, part.record.version
         groups.setdefault(version + tags.suffix(release, version), []).append((folder, part))
     return groups
-
-
-def _names(folder: Path, part: Part) -> tuple[str, str]:
-    """Release and version as the record has them."""
-    try:
-        return str(part.result["release"]), str(part.result["inputs"]["tree"]["version"])
-    except (KeyError, TypeError) as error:
-        raise FarmError(Code.BAD_ARCHIVE, f"the record of the build has no {error}", where=str(folder)) from error
 
 
 def _over_all(name: str, group: Sequence[_Placed]) -> Document:
@@ -257,9 +254,9 @@ def _tagged(group: Sequence[_Placed], over_all: Document) -> Iterator[TaggedInde
     for _, part in group:
         for entry in part.entries:
             per_arch[entry["platform"]["architecture"]] = part.index if len(part.entries) == 1 else oci.index_of([entry])
-    release, version = _names(*group[0])
-    hashed = tags.content_hash([part.result for _, part in group])
-    names = tags.tags(release=release, version=version, content=hashed, arches=list(per_arch))
+    built = [part.record for _, part in group if part.record is not None]  # _groups lets no other in
+    hashed = tags.content_hash([record.inputs for record in built])
+    names = tags.tags(release=built[0].release, version=built[0].version, content=hashed, arches=list(per_arch))
     for arch, document in per_arch.items():
         for tag in names.arch[arch]:
             yield TaggedIndex(tag=tag, document=document, moving=tag in names.moving)

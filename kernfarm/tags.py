@@ -48,12 +48,16 @@ def suffix(release: str, version: str) -> str:
     return release.removeprefix(version).removeprefix(_LOCAL_VERSION)
 
 
-def content_hash(inputs: Sequence[Mapping[str, Any]]) -> str:
-    """H of builds that are published together, from the `inputs` and `toolchain` of their result records, in any order.
+def content_hash(inputs: Sequence[str]) -> str:
+    """H of builds that are published together, from the inputs_digest of each, in any order."""
+    return digests.hex_of(digests.of_value(sorted(inputs)))[:_HASH_LENGTH]
+
+
+def inputs_digest(record: Mapping[str, Any]) -> str:
+    """Digest of everything that can change the output of a build: of `inputs` and `toolchain` in its result record.
 
     Whose the build was is left out: it changes no byte. Numbers are taken by value, since a record that came as JSON has 1.0 for 1."""
-    each = sorted(digests.of_value(_inputs(one)) for one in inputs)
-    return digests.hex_of(digests.of_value(each))[:_HASH_LENGTH]
+    return digests.of_value(_inputs(record))
 
 
 def _inputs(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,18 @@ Order matters: nothing inside an image is unpacked that the key does not vouch f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import statement
 from kernel.signing.statement import Statement
-from kernfarm import claims, contents, verify_attached
+from kernfarm import claims, contents, records, verify_attached
 from kernfarm.contents import Check, Contents
 from kernfarm.verify_attached import Found
 from kernfarm.verify_key import VerifyKey
@@ -79,6 +80,9 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "", booted: bo
         session.check("nothing else", digest, lambda: _nothing_else(source, _own(index, found)))
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
+    if found is not None:
+        for path in source.records():
+            session.check("result record", path.name, partial(_record, path, statements[statement.PROVENANCE], index, found))
     for made in statements[statement.PROVENANCE] if booted else ():
         session.check("booted", "provenance", partial(claims.check_booted, made))
     session.check("referrers", digest, lambda: _referrers(source, digest))
@@ -158,6 +162,21 @@ def _own(index: bytes, found: Contents) -> set[str]:
         for entry in json.loads(index)["manifests"]:
             own.add(oci.index_of([entry]).digest)
     return own
+
+
+def _record(path: Path, made: Sequence[Statement], index: bytes, found: Contents) -> None:
+    """A record says what the provenance of its build does, and leads to the index that this build made."""
+    record = records.read(path)
+    mine = claims.check_record(record, made)
+    part = {digest for digest, _, _ in found.part(mine.digests()).manifests}
+    own = found.index
+    if len(part) < len(found.manifests):
+        try:
+            own = oci.index_of([entry for entry in json.loads(index)["manifests"] if entry["digest"] in part]).digest
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise FarmError(Code.BAD_ARCHIVE, f"the image's index is not one of builds: {error!r}", where=found.index) from error
+    if record.index != own:
+        raise FarmError(Code.BAD_DIGEST, f"the record leads to the index {record.index}, its build has made {own}", where=path.name)
 
 
 def _nothing_else(source: ImageSource, known: set[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +123,15 @@ def signed(found: Found, kind: str, what: str, digest: str, key: VerifyKey) -> l
     if found.broken:
         raise _bad(f"no {what}: {found.broken[0].message}", found.place)
     raise _bad(f"there is no {what}", found.place)
+
+
+def claimed(found: Found, kind: str) -> list[Statement]:
+    """The statements of one predicate type, whoever has signed them; what can't be read is none."""
+    made = []
+    for envelope in found.envelopes:
+        with suppress(ValueError):
+            made.append(statement.parse(envelope.payload))
+    return [each for each in made if each.predicate_type == kind]
 
 
 def check_referrers_index(source: ImageSource, digest: str) -> bool:

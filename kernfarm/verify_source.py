@@ -11,6 +11,7 @@ from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.signing import cosign
+from kernfarm import records
 from kernfarm.contents import DOCUMENT_BYTES
 
 _REF = "org.opencontainers.image.ref.name"
@@ -39,6 +40,9 @@ class ImageSource(Protocol):
 
     def strangers(self, known: Collection[str]) -> Sequence[str]:
         """Digests of what would go along with the image but is not of it; a registry has none: what is there beside is not the image's."""
+
+    def records(self) -> Sequence[Path]:
+        """Files that say what builds the image is of, and that tags are made of when it is pushed; a registry has none."""
 
 
 class LayoutSource:
@@ -109,6 +113,10 @@ class LayoutSource:
         mine = {str(entry.get("digest")) for digest in known for entry in self.referrers(digest)}
         beside = self._entries[1:]
         return [str(entry.get("digest")) for entry in beside if _tag(entry) not in tags and str(entry.get("digest")) not in mine]
+
+    def records(self) -> Sequence[Path]:
+        """All that pushing could take, whichever it would."""
+        return sorted({*records.files(self._folder), *self._folder.glob(records.SEVERAL)})
 
     def _chunks(self, digest: str, limit: int) -> Iterator[bytes]:
         path = self._folder / "blobs" / "sha256" / digests.hex_of(digest)

@@ -14,6 +14,7 @@ from kernel.codec import canonical
 from kernel.errors import Code, FarmError
 from kernel.signing.provenance import BuildFacts, config_files
 from kernel.steps import ConfigureResult, PackageResult, PrepareResult, SourceResult
+from kernfarm import tags
 
 
 class Evidence:
@@ -88,6 +89,7 @@ def facts_of(build: Build, builder_id: str, record: str) -> BuildFacts:
     configured = cast(ConfigureResult, build.steps["configure"].result)
     prepared = cast(PrepareResult, build.steps["prepare"].result)
     facts = replace(source.facts, patches=build.spec.patches)
+    result = views.result_record(build)
     named = {
         "source": f"{digests.ALGORITHM}:{facts.sha256}",
         "tree": source.tree.tarball,
@@ -108,7 +110,8 @@ def facts_of(build: Build, builder_id: str, record: str) -> BuildFacts:
         config=configured.config,
         release=prepared.release,
         compiler=prepared.compiler,
-        reproduce=str(views.result_record(build)["reproduce"]),
+        reproduce=str(result["reproduce"]),
+        inputs=tags.inputs_digest(result),
         record=record,
         booted="boot" in build.steps and build.steps["boot"].state is StepState.SUCCEEDED,
         started_at=build.submitted_at,

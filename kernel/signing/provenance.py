@@ -20,7 +20,8 @@ SOURCE, TREE, CONFIG, PATCH, FRAGMENT = "source", "tree", "config", "patch", "co
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildFacts:
     """What a finished build was made from, by whom, when (unix seconds). `tarball`: digest of the stored source, `config` of the final
-    .config, `record` of the result record; `booted`: by the farm, in QEMU; `facts.patches` are the patches applied, in order."""
+    .config, `inputs` of all that the tags' hash is made of, `record` of the result record; `booted`: by the farm, in QEMU;
+    `facts.patches` are the patches applied, in order."""
 
     build_id: str
     builder_id: str
@@ -32,6 +33,7 @@ class BuildFacts:
     release: str
     compiler: str
     reproduce: str
+    inputs: str
     record: str
     booted: bool
     started_at: float
@@ -50,6 +52,7 @@ def predicate(build: BuildFacts) -> dict[str, Any]:
                 "release": build.release,
                 "compiler": build.compiler,
                 "reproduce": build.reproduce,
+                "inputs": build.inputs,
                 "boot": BOOTED if build.booted else "skipped",
             },
             "resolvedDependencies": _dependencies(build),
@@ -107,11 +110,34 @@ def builder_of(predicate: dict[str, Any]) -> str:
     return found if isinstance(found, str) else ""
 
 
+def build_of(predicate: dict[str, Any]) -> str:
+    """The build's id in a predicate; "" when it has none."""
+    details = predicate.get("runDetails")
+    metadata = details.get("metadata") if isinstance(details, dict) else None
+    found = metadata.get("invocationId") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def release_of(predicate: dict[str, Any]) -> str:
+    """The kernel's release in a predicate; "" when it has none."""
+    return _internal(predicate, "release")
+
+
+def inputs_of(predicate: dict[str, Any]) -> str:
+    """The digest of the build's inputs in a predicate; "" when it has none."""
+    return _internal(predicate, "inputs")
+
+
 def booted(predicate: dict[str, Any]) -> bool:
     """Whether a predicate says that the farm has booted the image."""
+    return _internal(predicate, "boot") == BOOTED
+
+
+def _internal(predicate: dict[str, Any], name: str) -> str:
     definition = predicate.get("buildDefinition")
     parameters = definition.get("internalParameters") if isinstance(definition, dict) else None
-    return isinstance(parameters, dict) and parameters.get("boot") == BOOTED
+    found = parameters.get(name) if isinstance(parameters, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def dependencies_of(predicate: dict[str, Any], kind: str) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="data on stdout as JSON")
     remote = argparse.ArgumentParser(add_help=False, parents=[common])
     remote.add_argument(
-        "--farm", metavar="ADDRESS", help="host:port or unix:///PATH; default: $KERNFARM, or the embedded farm of this machine"
+        "--farm", metavar="ADDRESS", help="host:port, [v6]:port or unix:///PATH; default: $KERNFARM, or the embedded farm of this machine"
     )
     remote.add_argument("--state", type=Path, default=default_state(), help="folder of the embedded farm (default: %(default)s)")
     remote.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from kernel.errors import Code, FarmError
@@ -54,6 +55,10 @@ class RegistrySource:
 
     def strangers(self, known: Collection[str]) -> Sequence[str]:
         """None: a repository holds many images, and each is taken by its digest."""
+        return ()
+
+    def records(self) -> Sequence[Path]:
+        """None: its tags are chosen already."""
         return ()
 
     def referrers(self, digest: str) -> Sequence[dict[str, Any]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,10 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from coordinator import service
 from kernel.errors import Code, FarmError
 from kernel.plan import Inventory, Unit
 from kernel.spec import ArchConfig, ConfigSpec, NamedBlob, OwnFlavour, RequestSpec, SourceKind, SourceSpec
@@ -36,7 +38,7 @@ SERVICES = (
     health_pb2.DESCRIPTOR.services_by_name["Health"],
     reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"],
 )
-METHODS = {f"/{service.full_name}/{method.name}": method for service in SERVICES for method in service.methods}
+METHODS = {f"/{each.full_name}/{method.name}": method for each in SERVICES for method in each.methods}
 UNKNOWN = "20200101-000000-abcdef"
 RANKS = ("nobody", "stranger", "reader", "submitter", "admin")
 NEEDED = {Policy.PUBLIC: 0, Policy.READER: 2, Policy.SUBMITTER: 3, Policy.ADMIN: 4}
@@ -133,6 +135,51 @@ async def test_a_method_without_a_policy_keeps_the_server_from_starting(
         async with serving(tmp_path, FakeFarm()):
             pass
     assert caught.value.problem.code is Code.INTERNAL
+
+
+class Extra(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers to whatever is called."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: request)
+
+
+def generated(server: Any, name: str = "extra.Extra") -> None:
+    """What generated code does."""
+    handlers = {"Do": grpc.unary_unary_rpc_method_handler(lambda request, context: request)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    server.add_registered_method_handlers(name, handlers)
+
+
+def by_older_code(server: Any) -> None:
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("extra.Extra", {}),))
+
+
+def of_any_service(server: Any) -> None:
+    server.add_generic_rpc_handlers((Extra(),))
+
+
+@pytest.mark.parametrize(
+    ("register", "said"),
+    [(generated, "/extra.Extra/Do"), (by_older_code, "methods of extra.Extra"), (of_any_service, "Extra does not say which service")],
+)
+async def test_another_service_on_the_server_keeps_it_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, register: Callable[[Any], None], said: str
+) -> None:
+    add_health = health_pb2_grpc.add_HealthServicer_to_server
+
+    def add(servicer: Any, server: Any) -> None:
+        add_health(servicer, server)
+        register(server)
+
+    monkeypatch.setattr(service.health_pb2_grpc, "add_HealthServicer_to_server", add)
+    with pytest.raises(FarmError, match=re.escape(said)) as caught:
+        async with serving(tmp_path, FakeFarm()):
+            pass
+    assert caught.value.problem.code is Code.INTERNAL
+    monkeypatch.undo()
+    async with serving(tmp_path, FakeFarm()) as served, served.client() as client:
+        assert await client.workers() == [], "its socket was given back"
 
 
 async def end_of_watch(client: FarmClient) -> FarmError:

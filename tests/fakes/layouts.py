@@ -50,6 +50,7 @@ def result(seed: str, arch: str = "amd64", suffix: str = "", index: str = "", do
     """A result record with what tags are made of."""
     spec = {"arch": arch, "flavour": suffix.lstrip("-") or "plain", "domain": domain, "patches": [], "config": {"base": seed}}
     return {
+        "build": f"{seed}{suffix}-{arch}",
         "release": f"6.1.192-linuxkit{suffix}",
         "inputs": {"spec": spec, "source": {}, "tree": {"version": "6.1.192", "tarball": "sha256:0", "upper": ""}, "config": seed},
         "toolchain": {"name": "gcc-12", "compiler": "gcc 12.2.0"},

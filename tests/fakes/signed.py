@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coordinator import views
 from coordinator.journal_reader import JournalReader
 from coordinator.signer.evidence import Evidence
 from coordinator.signer.keys import SigningKey
@@ -23,6 +24,7 @@ from kernel.signing.dsse import Envelope
 from kernel.signing.statement import Statement
 from kernel.steps import SignedIndex, SignResult
 from kernfarm import layout
+from kernfarm.wire import from_struct, to_struct
 from tests.fakes.built import FakeBuild
 
 BUILDER = "urn:kernfarm:builder:test"
@@ -46,7 +48,13 @@ def fetch(build: FakeBuild, signed: SignResult, folder: Path) -> Layout:
     for blob in blobs:
         build.blobs.get_file(blob.digest, layout.blob_path(folder, blob.digest))
     layout.finish(folder, build.image.index, reference=f"{REFERENCE}:6.1.999", attachments=signed.attachments)
+    write_record(build, folder / "result.json")
     return Layout(folder)
+
+
+def write_record(build: FakeBuild, to: Path) -> None:
+    """The record as it comes over the wire: all its numbers are floats."""
+    to.write_text(json.dumps(from_struct(to_struct(views.result_record(build.state)))))
 
 
 def two_builds(home: Path, key: SigningKey) -> tuple[list[FakeBuild], SignedIndex, Layout]:
@@ -71,6 +79,8 @@ def two_builds(home: Path, key: SigningKey) -> tuple[list[FakeBuild], SignedInde
         builds[0].blobs.get_file(blob.digest, layout.blob_path(folder, blob.digest))
     assert layout.unite(folder, [build.image.index for build in builds]) == made.index.digest
     layout.finish(folder, made.index.digest, reference=f"{REFERENCE}:6.1.999", attachments=attachments)
+    for build in builds:
+        write_record(build, folder / f"result-{build.arch}.json")
     return builds, made, Layout(folder)
 
 

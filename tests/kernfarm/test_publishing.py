@@ -51,7 +51,7 @@ class Farm:
             "id": name,
             "state": "succeeded",
             "arch": self.builds[name][0],
-            "release": image.parts[0].result["release"],
+            "release": json.loads((self.folder / name / "result.json").read_text())["release"],
             "images": [{"index": image.index.digest, "blobs": [{"digest": f"sha256:{each}"} for each in digests]}],
             "attachments": [],
         }

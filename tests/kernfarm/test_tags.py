@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -57,13 +58,17 @@ def test_a_release_that_no_tag_can_hold_is_refused(release: str) -> None:
         tags.suffix("6.1.191-linuxkit", "6.1.192")
 
 
+def content_hash(records: Sequence[dict[str, Any]]) -> str:
+    return tags.content_hash([tags.inputs_digest(each) for each in records])
+
+
 @given(st.lists(st.text(max_size=5), min_size=1, max_size=4, unique=True), st.randoms())
 def test_the_hash_follows_from_the_inputs_of_all_builds_in_any_order(seeds: list[str], random: Any) -> None:
     records = [result(seed) for seed in seeds]
     shuffled = random.sample(records, len(records))
-    assert tags.content_hash(records) == tags.content_hash(shuffled)
-    assert re.fullmatch("[0-9a-f]{40}", tags.content_hash(records))
-    assert tags.content_hash([*records, result("one more", "arm64")]) != tags.content_hash(records)
+    assert content_hash(records) == content_hash(shuffled)
+    assert re.fullmatch("[0-9a-f]{40}", content_hash(records))
+    assert content_hash([*records, result("one more", "arm64")]) != content_hash(records)
 
 
 def changed(record: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def changed(record: dict[str, Any], *path: str) -> dict[str, Any]:
 )
 def test_whatever_can_change_the_output_changes_the_hash(path: tuple[str, ...]) -> None:
     record = result("seed")
-    assert tags.content_hash([changed(record, *path)]) != tags.content_hash([record])
+    assert content_hash([changed(record, *path)]) != content_hash([record])
 
 
 def test_whose_build_it_was_how_it_went_and_how_json_writes_numbers_do_not() -> None:
@@ -96,7 +101,7 @@ def test_whose_build_it_was_how_it_went_and_how_json_writes_numbers_do_not() -> 
     record["inputs"]["spec"]["number"] = 3
     same = changed(record, "inputs", "spec", "domain") | {"cpu_seconds": 9, "build": "b"}
     same["inputs"]["spec"]["number"] = 3.0
-    assert tags.content_hash([same]) == tags.content_hash([record])
+    assert content_hash([same]) == content_hash([record])
 
 
 def test_an_organizations_repository() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -12,22 +11,19 @@ from typing import Any
 
 import pytest
 
-from coordinator.signer.keys import SigningKey
-from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError
-from kernel.signing import attach, bundle, cosign, dsse, statement
+from kernel.signing import attach, bundle, cosign, statement
 from kernel.signing.dsse import Envelope
 from kernel.signing.statement import PROVENANCE, SPDX, Statement, Subject
+from kernfarm import publication
 from kernfarm import verify as verifier
 from kernfarm.cli import main
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
-from tests.fakes.built import FakeBuild, layer
-from tests.fakes.signed import BUILDER, REFERENCE, Layout, fetch, new_key, seal, signer, two_builds, with_predicate
-
-KEY = new_key()
-STRANGER = new_key()
+from tests.fakes.built import FakeBuild
+from tests.fakes.signed import BUILDER, Layout, fetch, seal, signer, two_builds
+from tests.fakes.tampering import KEY, STRANGER, TAMPERED, change_record, first_layer, flip, other_layer, put_index, sign_index
 
 
 @pytest.fixture(scope="module")
@@ -71,264 +67,6 @@ def test_what_the_signer_signed_holds(image: Layout) -> None:
     assert names.count("signature") == 2, "the index and the manifest of its platform"
 
 
-# Each takes an image and the other signed image; behind it what the report has to name: a check, and words of its problem.
-Tamper = Callable[[Layout, Layout], None]
-
-
-def flip(image: Layout, digest: str, at: int = -1) -> None:
-    data = bytearray(image.read(digest))
-    data[at] ^= 1
-    image.path(digest).write_bytes(bytes(data))
-
-
-def rebuild(image: Layout, change: Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], None]) -> None:
-    """Change index, manifest and config, and make all digests fit again: only a signature can tell."""
-    index = image.json(image.image)
-    manifest = image.json(index["manifests"][0]["digest"])
-    config = image.json(manifest["config"]["digest"])
-    change(index, manifest, config)
-    data = json.dumps(config).encode()
-    manifest["config"] |= {"digest": image.put(data), "size": len(data)}
-    data = json.dumps(manifest).encode()
-    index["manifests"][0] |= {"digest": image.put(data), "size": len(data)}
-    put_index(image, index)
-
-
-def put_index(image: Layout, index: dict[str, Any]) -> None:
-    data = json.dumps(index).encode()
-    digest = image.put(data)
-    image.edit(lambda entries: entries[0].update({"digest": digest, "size": len(data)}))
-
-
-def sign_index(image: Layout) -> None:
-    """The farm's own signature over whatever index there is: what is wrong inside has to be noticed by itself."""
-    target = image.target
-    payload = cosign.payload(target.digest, REFERENCE)
-    image.add(attach.signature(target, payload, KEY.sign(payload)))
-    sealed = seal(statement.signature_of(Subject(name="kernel", digest=target.digest)), KEY)
-    image.add(attach.referrer(target, statement.COSIGN_SIGNATURE, bundle.encode(sealed, KEY.public_der), "2026-01-01T00:00:00Z"))
-
-
-def other_layer(image: Layout, _: Layout) -> None:
-    packed, made = layer({"kernel": b"a kernel of mine"})
-
-    def change(_: dict[str, Any], manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        manifest["layers"][0] |= {"digest": image.put(packed), "size": made.size}
-        config["rootfs"]["diff_ids"][0] = made.diff_id
-
-    rebuild(image, change)
-
-
-def wrong_diff_id(image: Layout, _: Layout) -> None:
-    rebuild(image, lambda index, manifest, config: config["rootfs"]["diff_ids"].__setitem__(0, digests.of_bytes(b"")))
-    sign_index(image)
-
-
-def other_platform(image: Layout, _: Layout) -> None:
-    rebuild(image, lambda index, manifest, config: index["manifests"][0]["platform"].update(architecture="arm64"))
-    sign_index(image)
-
-
-def no_platform(image: Layout, _: Layout) -> None:
-    rebuild(image, lambda index, manifest, config: index["manifests"][0].pop("platform"))
-    sign_index(image)
-
-
-def twice_one_platform(image: Layout, _: Layout) -> None:
-    rebuild(image, lambda index, manifest, config: index["manifests"].append(dict(index["manifests"][0])))
-    sign_index(image)
-
-
-def wrong_size(image: Layout, _: Layout) -> None:
-    rebuild(image, lambda index, manifest, config: manifest["layers"][0].update(size=manifest["layers"][0]["size"] + 1))
-    sign_index(image)
-
-
-def not_a_tar(image: Layout, _: Layout) -> None:
-    data = gzip.compress(b"no tar" * 1000)
-
-    def change(_: dict[str, Any], manifest: dict[str, Any], config: dict[str, Any]) -> None:
-        manifest["layers"][0] |= {"digest": image.put(data), "size": len(data)}
-
-    rebuild(image, change)
-    sign_index(image)
-
-
-def first_layer(image: Layout) -> str:
-    return str(image.json(image.platform_manifest())["layers"][0]["digest"])
-
-
-def other_signature(image: Layout, other: Layout) -> None:
-    """The farm's signature of another image, at this one's tag."""
-    donor = other.json(other.tagged(cosign.signature_tag(other.image)))["layers"][0]
-    payload = other.read(donor["digest"])
-    signature = dsse.decode(donor["annotations"][cosign.SIGNATURE_ANNOTATION])
-    image.add(attach.signature(image.target, payload, signature))
-
-
-def strange_signature(image: Layout, _: Layout) -> None:
-    payload = cosign.payload(image.image, REFERENCE)
-    image.add(attach.signature(image.target, payload, STRANGER.sign(payload)))
-
-
-def changed_payload(image: Layout, _: Layout) -> None:
-    layer = image.json(image.tagged(cosign.signature_tag(image.image)))["layers"][0]
-    signature = dsse.decode(layer["annotations"][cosign.SIGNATURE_ANNOTATION])
-    image.add(attach.signature(image.target, cosign.payload(image.image, "docker.io/evil/kernel"), signature))
-
-
-def payload_of_another_kind(image: Layout, _: Layout) -> None:
-    """Signed with the key, but not as an image's signature: a key must not be an oracle."""
-    payload = dsse.to_json({"critical": {"type": "something else", "image": {"docker-manifest-digest": image.image}}})
-    image.add(attach.signature(image.target, payload, KEY.sign(payload)))
-
-
-def without(kind: str) -> Tamper:
-    return lambda image, _: image.replace(kind, None, KEY)
-
-
-def resealed(kind: str, key: SigningKey) -> Tamper:
-    return lambda image, _: image.restate(kind, key, lambda made: made)
-
-
-def of_another(kind: str) -> Tamper:
-    return lambda image, other: image.replace(kind, other.envelope(kind), KEY)
-
-
-def changed_document(kind: str) -> Tamper:
-    def tamper(image: Layout, _: Layout) -> None:
-        sealed = image.envelope(kind)
-        image.replace(kind, replace(sealed, payload=sealed.payload.replace(b"6.1.999", b"6.1.998")), KEY)
-
-    return tamper
-
-
-def other_type_of_payload(image: Layout, _: Layout) -> None:
-    """Signed with the key under another type of payload."""
-    image.replace(PROVENANCE, seal(image.statement(PROVENANCE), KEY, "text/plain"), KEY)
-
-
-def stated(kind: str, change: Callable[[dict[str, Any]], None]) -> Tamper:
-    return lambda image, _: image.restate(kind, KEY, lambda made: with_predicate(made, change))
-
-
-def subjects(change: Callable[[tuple[Subject, ...]], tuple[Subject, ...]]) -> Tamper:
-    return lambda image, _: image.restate(PROVENANCE, KEY, lambda made: replace(made, subjects=change(made.subjects)))
-
-
-def dependency(name: str) -> Callable[[dict[str, Any]], None]:
-    def change(predicate: dict[str, Any]) -> None:
-        found = [each for each in predicate["buildDefinition"]["resolvedDependencies"] if each["name"] == name]
-        found[0]["digest"]["sha256"] = "0" * 64
-
-    return change
-
-
-def other_sum(document: dict[str, Any]) -> None:
-    for each in document["files"][0]["checksums"]:
-        each["checksumValue"] = "0" * len(each["checksumValue"])
-
-
-def no_bundles(image: Layout, _: Layout) -> None:
-    image.remove(lambda entry: entry.get("artifactType") == bundle.MEDIA_TYPE)
-
-
-def no_tag(tag: Callable[[str], str]) -> Tamper:
-    return lambda image, _: image.remove(
-        lambda entry: entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag(image.image)
-    )
-
-
-def bundle_of_another_version(image: Layout, _: Layout) -> None:
-    image.remove(lambda entry: image.is_referrer(entry, PROVENANCE))
-    sealed = bundle.encode(image_envelope(image), KEY.public_der).replace(b"v0.3+json", b"v9.9+json")
-    image.add(attach.referrer(image.target, PROVENANCE, sealed, "2026-01-01T00:00:00Z"))
-
-
-def image_envelope(image: Layout) -> Envelope:
-    manifest = image.json(image.tagged(cosign.attestation_tag(image.image)))
-    return dsse.parse(json.loads(image.read(manifest["layers"][0]["digest"])))
-
-
-def hidden_referrer(image: Layout, _: Layout) -> None:
-    """An index of referrers that leaves the provenance out: what a registry without the API would show."""
-    image.add(attach.fallback(image.target, []))
-
-
-def renamed(found: tuple[Subject, ...]) -> tuple[Subject, ...]:
-    """kernel and System.map with each other's digest."""
-    swap = {"kernel": "System.map", "System.map": "kernel"}
-    return tuple(replace(each, name=swap.get(each.name, each.name)) if index > 1 else each for index, each in enumerate(found))
-
-
-TAMPERED: dict[str, tuple[Tamper, str, str]] = {
-    "index changed": (lambda image, _: flip(image, image.image), "index digest", "damaged"),
-    "index of another image": (
-        lambda image, other: put_index(image, other.json(other.image)),
-        "signature",
-        "is not signed",
-    ),
-    "manifest changed": (lambda image, _: flip(image, image.platform_manifest()), "manifest", "damaged"),
-    "manifest cut": (
-        lambda image, _: image.path(image.platform_manifest()).write_bytes(image.read(image.platform_manifest())[:-5]),
-        "manifest",
-        "damaged",
-    ),
-    "config changed": (lambda image, _: flip(image, image.json(image.platform_manifest())["config"]["digest"], 3), "config", "damaged"),
-    "layer changed": (lambda image, _: flip(image, first_layer(image), 30), "layer", "damaged"),
-    "layer cut": (lambda image, _: image.path(first_layer(image)).write_bytes(image.read(first_layer(image))[:100]), "layer", "damaged"),
-    "layer longer": (
-        lambda image, _: image.path(first_layer(image)).write_bytes(image.read(first_layer(image)) + b"more"),
-        "layer",
-        "longer than",
-    ),
-    "layer gone": (lambda image, _: image.path(first_layer(image)).unlink(), "layer", "lacks"),
-    "another layer, all digests fitting": (other_layer, "signature", "is not signed"),
-    "another tar than the config says": (wrong_diff_id, "layer", "the config says"),
-    "another size than the manifest says": (wrong_size, "layer", "bytes"),
-    "a layer that is no tar": (not_a_tar, "layer", "no gzip-compressed tar"),
-    "another platform than the config's": (other_platform, "config", "linux/arm64"),
-    "no platform": (no_platform, "platform", "no platform"),
-    "one platform twice": (twice_one_platform, "platform", "two images"),
-    "unsigned": (no_tag(cosign.signature_tag), "signature", "is not signed"),
-    "no bundles": (no_bundles, "signature bundle", "there is no signature"),
-    "signed with another key": (strange_signature, "signature", "another key"),
-    "signature of another image": (other_signature, "signature", "of another image"),
-    "signature of another text": (changed_payload, "signature", "another key, or was changed"),
-    "signature of another kind": (payload_of_another_kind, "signature", "something else"),
-    "bundle of another image": (of_another(statement.COSIGN_SIGNATURE), "signature bundle", "about another image"),
-    "no provenance": (without(PROVENANCE), "provenance bundle", "there is no provenance"),
-    "no provenance at the tag": (no_tag(cosign.attestation_tag), "provenance tag", "there is no sha256-"),
-    "provenance of another key": (resealed(PROVENANCE, STRANGER), "provenance bundle", "another key"),
-    "provenance of another image": (of_another(PROVENANCE), "provenance tag", "about another image"),
-    "provenance changed": (changed_document(PROVENANCE), "provenance bundle", "was changed"),
-    "provenance under another type": (other_type_of_payload, "provenance tag", "another key, or was changed"),
-    "a bundle of another version": (bundle_of_another_version, "provenance bundle", "no Sigstore bundle"),
-    "another builder": (
-        stated(PROVENANCE, lambda body: body["runDetails"]["builder"].update(id="urn:somebody-else")),
-        "builder",
-        "urn:somebody-else",
-    ),
-    "no builder": (stated(PROVENANCE, lambda body: body["runDetails"].pop("builder")), "builder", "no builder"),
-    "another source": (stated(PROVENANCE, dependency("source")), "source", "SOURCE_SHA256"),
-    "another patch": (stated(PROVENANCE, dependency("patch")), "source", "PATCH"),
-    "another config": (stated(PROVENANCE, dependency("config")), "kernel config", "the provenance"),
-    "a subject that is not there": (
-        subjects(lambda found: (*found, Subject(name="vmlinux", digest=digests.of_bytes(b"x")))),
-        "subjects",
-        "not in the image",
-    ),
-    "a file that is no subject": (subjects(lambda found: found[:-1]), "subjects", "does not name"),
-    "files that swapped names": (subjects(renamed), "subjects", "the image has"),
-    "no SBOM": (without(SPDX), "SBOM bundle", "there is no SBOM"),
-    "SBOM of another key": (resealed(SPDX, STRANGER), "SBOM tag", "another key"),
-    "SBOM of another image": (of_another(SPDX), "SBOM bundle", "about another image"),
-    "SBOM with another sum": (stated(SPDX, other_sum), "SBOM files", "not in the image"),
-    "SBOM that leaves a file out": (stated(SPDX, lambda body: body["files"].pop()), "SBOM files", "does not list"),
-    "referrers hidden": (hidden_referrer, "referrers", "does not list"),
-}
-
-
 @pytest.mark.parametrize("name", TAMPERED)
 def test_a_tampered_image_is_refused_by_name(image: Layout, other: Layout, name: str) -> None:
     tamper, wanted, words = TAMPERED[name]
@@ -337,6 +75,35 @@ def test_a_tampered_image_is_refused_by_name(image: Layout, other: Layout, name:
     failed = {each.name: str(each.problem) for each in report.checks if not each.ok}
     assert wanted in failed, failed
     assert words in failed[wanted], failed
+
+
+def test_the_records_of_several_builds_are_each_held_against_their_own(tmp_path: Path) -> None:
+    _, _, image = two_builds(tmp_path, KEY)
+    report = check(image)
+    assert [each.where for each in report.checks if each.name == "result record"] == ["result-arm64.json", "result-x86_64.json"]
+    assert report.ok, [each for each in report.checks if not each.ok]
+    own = {name: json.loads((image.folder / name).read_text())["outputs"] for name in ("result-arm64.json", "result-x86_64.json")}
+    body = json.loads((image.folder / "result-arm64.json").read_text())
+    (image.folder / "result-arm64.json").write_text(json.dumps({**body, "outputs": own["result-x86_64.json"]}))
+    failed = [(each.name, each.where) for each in check(image).checks if not each.ok]
+    assert failed == [("result record", "result-arm64.json")]
+
+
+def test_an_image_without_a_record_needs_none(image: Layout) -> None:
+    (image.folder / "result.json").unlink()
+    assert check(image).ok
+
+
+@pytest.mark.parametrize(
+    ("path", "value"), [(("release",), "6.1.999-linuxkit-rt"), (("inputs", "spec", "flavour"), "dbg"), (("build",), "b")]
+)
+def test_a_record_that_contradicts_its_provenance_is_not_pushed_either(image: Layout, path: tuple[str, ...], value: str) -> None:
+    """Its tags would be those of another kernel; no key is needed to see that."""
+    publication.read(image.folder)
+    change_record(image, *path, value=value)
+    with pytest.raises(FarmError, match="the record") as caught:
+        publication.read(image.folder)
+    assert caught.value.problem.code is Code.BAD_SIGNATURE
 
 
 @pytest.mark.parametrize(("kind", "check_name"), [(PROVENANCE, "provenance of all"), (SPDX, "SBOM of all")])
