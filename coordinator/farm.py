@@ -38,8 +38,9 @@ from coordinator.fleet import (
     WorkerLost,
 )
 from coordinator.indexes import SignIndex
+from coordinator.instructions import Abort, Announce, Instruction, MakePlan
 from coordinator.journal import Journal
-from coordinator.machine import Abort, Announce, Instruction, MakePlan, Stale
+from coordinator.machine import Stale
 from coordinator.observer import Observer, Unobserved
 from coordinator.state import Build, BuildState, Step, blobs_of
 from kernel import digest as digests

@@ -7,8 +7,8 @@ invariants can be checked after every event.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, assert_never, cast
+from dataclasses import replace
+from typing import assert_never, cast
 
 from coordinator.events import (
     BlobsLost,
@@ -24,42 +24,18 @@ from coordinator.events import (
     Submitted,
     Succeeded,
 )
+from coordinator.instructions import Abort, Announce, Instruction, MakePlan
 from coordinator.memory import Memory, strings
 from coordinator.state import Build, BuildState, Step, StepState, Try, add_shards, new_build, task_of
 from kernel import digest as digests
 from kernel.codec import tagged
 from kernel.errors import Code, FarmError, Problem
 from kernel.spec import BuildSpec
-from kernel.steps import ORDER, PrepareResult, Result, StepKind
+from kernel.steps import ORDER, PrepareResult, Result, StepKind, Task
 
 # A flaky node may lose an attempt; the same step failing on three workers is no flake.
 MAX_FAILURES = 3
 MAX_LOSSES = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MakePlan:
-    """Read the inventory, split it, and apply Planned."""
-
-    build_id: str
-    inventory: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abort:
-    """End an attempt that nobody wants any more."""
-
-    attempt_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announce:
-    """Something of this build changed."""
-
-    build_id: str
-
-
-Instruction = MakePlan | Abort | Announce
 
 
 class Stale(Exception):
@@ -365,7 +341,7 @@ class Machine:
                 task = task_of(build, step)
                 if task is not None:
                     step.task = task
-                    step.work = digests.of_value(_Work(tagged(task), build.salt).plain())
+                    step.work = _work_of(task, build.salt)
                     step.state, step.ready_at = StepState.READY, at
 
     def _end(self, build: Build, state: BuildState, at: float) -> tuple[Instruction, ...]:
@@ -410,12 +386,6 @@ def _make_plan(build: Build) -> MakePlan:
     return MakePlan(build_id=build.build_id, inventory=cast(PrepareResult, build.steps["prepare"].result).inventory)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+def _work_of(task: Task, salt: str) -> str:
     """What names work: the task, and the salt of a clean build."""
-
-    task: dict[str, Any]
-    salt: str
-
-    def plain(self) -> dict[str, Any]:
-        return {"task": self.task, "salt": self.salt}
+    return digests.of_value({"task": tagged(task), "salt": salt})

@@ -31,7 +31,7 @@ class SourceSettings:
 
     kernel_org_url: str = _setting("https://cdn.kernel.org/pub/linux/kernel", "kernel.org's content delivery network")
     keyring: str = _setting(
-        "", "file with further public keys (armored or binary); empty: the keys of the kernel's release signers that come with kernfarm"
+        "", "file with public keys (armored or binary) in place of those that come with kernfarm, the kernel's release signers'"
     )
     extra_fingerprints: tuple[str, ...] = _setting((), "further signers a site accepts, as full OpenPGP fingerprints")
     git_protocols: tuple[str, ...] = _setting(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from coordinator import census
 from coordinator.state import BuildState
 from kernel.steps import StepKind
-from tests.coordinator.test_machine import Driver, spec
+from tests.coordinator.driver import Driver, spec
 from tests.fakes.fleet import WORKER
 
 

@@ -25,7 +25,8 @@ from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Inventory, Unit
 from kernel.steps import StepKind, Usage
 from kernfarm import exposition
-from tests.coordinator import test_machine as machines
+from tests.coordinator.driver import spec as spec_of
+from tests.coordinator.test_machine_chaos import Chaos
 from tests.fakes.fleet import Bench
 
 GOOD = Inventory(units=(Unit(path="kernel/a.o", size=9), Unit(path="init/main.o")), folders=("kernel",))
@@ -183,7 +184,7 @@ def test_a_thousand_hostile_requests_make_no_more_series_than_one() -> None:
     machine = Machine(source_ttl_seconds=1.0)
     metrics.committed([Started(at=0.0)], machine)
     for number in range(1000):
-        spec = replace(machines.spec(), flavour=f"evil-{number}", arch=f"vax{number}")
+        spec = replace(spec_of(), flavour=f"evil-{number}", arch=f"vax{number}")
         new = NewBuild(build_id=f"b{number}", spec=spec, salt=f"{number}")
         submitted = Submitted(at=0.0, tenant=f"t{number}", request_id="", fingerprint="", answered=(new.build_id,), builds=(new,))
         launched = Launched(at=0.0, build_id=new.build_id, step="source", attempt_id=f"a{number}", worker_id=f"w{number}", worker_name="w")
@@ -253,7 +254,7 @@ def test_a_loop_that_does_not_answer_is_named() -> None:
         loop.close()
 
 
-class Counting(machines.Chaos):
+class Counting(Chaos):
     """Whatever happens in whatever order: everything that began has ended once, or is still there."""
 
     def _count(self) -> None:

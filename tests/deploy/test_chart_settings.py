@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kernfarm.settings import CoordinatorSettings, SignerSettings, WorkerSettings, load, read
+from kernfarm.settings import CoordinatorSettings, SignerSettings, SourceSettings, WorkerSettings, load, read
 from tests.deploy.rendering import CHART, EXAMPLES, containers, documents, named, of_kind, pod_templates
 
 EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
@@ -22,13 +22,10 @@ EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
 LEFT_OUT = {
     CoordinatorSettings: {
         *("address_file", "metrics_address_file", "ray_node_ip"),  # the chart's addresses are known beforehand
-        *("access.audit_file", "access.recheck_seconds", "access.oidc.jwks", "access.oidc.leeway_seconds"),
+        *("access.audit_file", "access.recheck_seconds", "access.oidc.leeway_seconds"),
     },
     SignerSettings: set[str](),
-    WorkerSettings: {
-        "steps",  # for tests
-        *("sources.keyring", "sources.git_protocols", "sources.fetch_timeout_seconds", "sources.max_tarball_bytes"),
-    },
+    WorkerSettings: {"steps"},  # for tests
 }
 PROGRAMS: tuple[tuple[type[Any], str, str], ...] = (
     (CoordinatorSettings, "-coordinator", "coordinatorSettings"),
@@ -111,9 +108,54 @@ def test_all_programs_mean_the_same_store(example: str) -> None:
 def test_mounted_files_are_those_in_the_settings(example: str) -> None:
     """A path in the settings without a mount is found out only in the cluster otherwise."""
     found = documents(example)
-    template = pod_templates(found)["coordinator"]
-    for program in ("coordinator", "signer"):
-        mounts = {mount["mountPath"] for mount in containers(template)[program]["volumeMounts"]}
-        config = named(found, "ConfigMap", f"-{program}")["data"][f"{program}.yaml"]
-        for path in re.findall(r"(?:[: ]|file://|sqlite:///|=)(/(?:etc|run|var)/[^\s\"&]+)", config):
-            assert any(path == mount or path.startswith(mount + "/") for mount in mounts), f"{program}: {path}"
+    templates = pod_templates(found)
+    programs = [("coordinator", "coordinator", "-coordinator"), ("coordinator", "signer", "-signer")]
+    programs += [(name, "ray-worker", "-workers") for name in templates if name.startswith("worker-")]
+    for pod, program, config in programs:
+        mounts = {mount["mountPath"] for mount in containers(templates[pod])[program]["volumeMounts"]}
+        volumes = {volume["name"] for volume in templates[pod]["spec"]["volumes"]}
+        assert {mount["name"] for mount in containers(templates[pod])[program]["volumeMounts"]} <= volumes
+        text = named(found, "ConfigMap", config)["data"][f"{pod if program == 'ray-worker' else program}.yaml"]
+        for path in re.findall(r"(?:[: ]|file://|sqlite:///|=)(/(?:etc|run|var)/[^\s\"&]+)", text):
+            assert any(path == mount or path.startswith(mount + "/") for mount in mounts), f"{pod}/{program}: {path}"
+
+
+def test_sources_and_keys_are_as_the_values_say() -> None:
+    found = documents("full")
+    templates = pod_templates(found)
+    for name, text in named(found, "ConfigMap", "-workers")["data"].items():
+        sources = read(WorkerSettings, yaml.safe_load(text), where=name).sources
+        assert sources == SourceSettings(
+            kernel_org_url="https://mirror.example.org/pub/linux/kernel",
+            keyring="/etc/kernfarm/keyring/keyring",
+            extra_fingerprints=("0123456789ABCDEF0123456789ABCDEF01234567",),
+            git_protocols=("https",),
+            fetch_timeout_seconds=600.0,
+            max_tarball_bytes=1 << 30,
+        )
+        assert _file_of(templates[name.removesuffix(".yaml")], "ray-worker", sources.keyring) == ("kernfarm-signers", "keyring")
+    values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
+    jwks = read(CoordinatorSettings, values, where="coordinator.yaml").access.oidc.jwks
+    assert _file_of(templates["coordinator"], "coordinator", jwks) == ("kernfarm-oidc", "jwks.json")
+
+
+def _file_of(template: dict[str, Any], container: str, path: str) -> tuple[str, str]:
+    """The ConfigMap and the key in it that a container finds as a file."""
+    folder, _, name = path.rpartition("/")
+    (mount,) = [each for each in containers(template)[container]["volumeMounts"] if each["mountPath"] == folder]
+    (volume,) = [each for each in template["spec"]["volumes"] if each["name"] == mount["name"]]
+    (item,) = [each for each in volume["configMap"]["items"] if each["path"] == name]
+    return volume["configMap"]["name"], item["key"]
+
+
+def test_keys_can_come_from_an_address() -> None:
+    address = "https://login.example.org/keys"
+    found = documents("full", "access.oidc.jwksConfigMap=", f"access.oidc.jwksUrl={address}", "networkPolicy.oidcCidrs={192.0.2.0/24}")
+    values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
+    assert read(CoordinatorSettings, values, where="coordinator.yaml").access.oidc.jwks == address
+
+
+def test_without_values_sources_are_those_of_the_settings() -> None:
+    """The chart repeats the defaults of the settings: they must not drift apart."""
+    for name, text in named(documents("minimal"), "ConfigMap", "-workers")["data"].items():
+        assert read(WorkerSettings, yaml.safe_load(text), where=name).sources == SourceSettings()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import signal
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -59,10 +62,54 @@ def test_the_signing_key_is_the_signers() -> None:
 
 
 def test_the_api_is_on_loopback_unless_told_otherwise() -> None:
-    (port,) = services()["pod"]["ports"]
-    assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "7420", 7420)
+    assert _published(services()) == {
+        ("pod", "127.0.0.1", "7420", 7420),
+        ("pod", "127.0.0.1", "9420", 9420),
+        ("worker", "127.0.0.1", "9421-9499", 9421),
+    }
     done = compose("config", "--format=json", KERNFARM_LISTEN="0.0.0.0")
-    assert '"host_ip": "0.0.0.0"' in done.stdout
+    # Whoever reaches the metrics may read them, so they stay.
+    moved = _published(json.loads(done.stdout)["services"]) - _published(services())
+    assert moved == {("pod", "0.0.0.0", "7420", 7420)}
+
+
+def _published(found: dict[str, dict[str, Any]]) -> set[tuple[str, str, str, int]]:
+    """Service, address and ports of the machine, and the container's port."""
+    return {
+        (name, port["host_ip"], port["published"], port["target"]) for name, service in found.items() for port in service.get("ports", ())
+    }
+
+
+def test_metrics_are_served_where_they_are_published() -> None:
+    assert load(CoordinatorSettings, CONFIG / "coordinator.yaml").metrics_listen == "0.0.0.0:9420"
+    assert services()["coordinator"]["network_mode"] == "service:pod"
+    assert "worker.exporter --config=/run/worker.yaml --listen=0.0.0.0:9421;" in services()["worker"]["command"][2]
+
+
+def test_a_worker_starts_its_exporter_again_and_becomes_ray(tmp_path: Path) -> None:
+    """The command as the container runs it, with programs that only say how they were called."""
+    called = f'echo "$0 $*" >>{tmp_path}/said'
+    programs = {
+        "kernfarm-prepare-worker": called,
+        "setpriv": called,  # and ends, as an exporter that dies
+        "sleep": "exec /bin/sleep 0.05",
+        "ray": f'{called}; for _ in {{1..200}}; do [ "$(grep -c /setpriv {tmp_path}/said)" -gt 1 ] && echo $$ && exit; sleep 1; done',
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    argv = [word.replace("$$", "$") for word in services()["worker"]["command"]]
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOSTNAME": "worker-7"}
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as worker:
+        try:
+            assert worker.stdout is not None and int(worker.stdout.readline()) == worker.pid
+        finally:
+            os.killpg(worker.pid, signal.SIGKILL)
+    said = [line.removeprefix(f"{tmp_path}/") for line in (tmp_path / "said").read_text().splitlines()]
+    assert said[0] == "kernfarm-prepare-worker /etc/kernfarm/worker.yaml /run/worker.yaml worker-7 --refresh-apt"
+    exporter = next(line for line in said if line.startswith("setpriv"))
+    # Root's rights are gone, and with the group the token and the blobs (deploy/credentials.sh, docker/Dockerfile).
+    assert exporter.startswith("setpriv --reuid=10004 --regid=65534 --clear-groups python -m worker.exporter ")
 
 
 def test_lists_of_packages_are_refreshed_unless_told_otherwise() -> None:

@@ -80,6 +80,22 @@ def test_the_api_is_on_loopback_only(farm: Composed) -> None:
     assert [line.split()[3] for line in listening.splitlines()] == ["127.0.0.1:7420"]
 
 
+def test_metrics_are_on_loopback_only(farm: Composed) -> None:
+    """Of the coordinator, and of two workers on ports that follow each other."""
+    listening = run(*farm.engine.inside("ss", "-Hltn", "sport >= :9420 and sport <= :9499"))
+    assert sorted(line.split()[3] for line in listening.splitlines()) == [f"127.0.0.1:{port}" for port in (9420, 9421, 9422)]
+    script = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())"
+    for port, component in ((9420, "coordinator"), (9421, "worker"), (9422, "worker")):
+        said = run(*farm.engine.inside(sys.executable, "-c", script, f"http://127.0.0.1:{port}/metrics"))
+        assert f'kernfarm_build_info{{component="{component}"' in said
+
+
+def test_the_exporter_cannot_read_the_token(farm: Composed) -> None:
+    user = ["setpriv", "--reuid=10004", "--regid=65534", "--clear-groups"]
+    said = farm.in_container("worker", *user, "sh", "-c", "id -u; cat /run/secrets/ray-token 2>&1; ls /var/lib/kernfarm/blobs 2>&1; true")
+    assert said.startswith("10004\n") and said.count("Permission denied") == 2
+
+
 def test_the_coordinator_cannot_read_the_key(farm: Composed) -> None:
     said = farm.in_container("coordinator", "sh", "-c", "find / -xdev -name 'signer.key' 2>/dev/null; ls /etc/kernfarm")
     assert "coordinator.yaml" in said and "signer" not in said

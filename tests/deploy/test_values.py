@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kernfarm.settings import CoordinatorSettings, WorkerSettings, read
-from tests.deploy.rendering import CHART, EXAMPLES, helm, values_file
+from tests.deploy.rendering import CHART, EXAMPLES, helm, named, values_file
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -45,6 +45,11 @@ WRONG = (
     ('access.tls.secret=""', "/access/tls/secret"),
     ('access.oidc.issuer="http://login.example.org"', "/access/oidc/issuer"),
     ('access.oidc.issuer="https://login.example.org"', "/access/oidc/audience"),
+    ('access.oidc.jwks="https://login.example.org/keys"', "jwks"),
+    ('access.oidc.jwksUrl="http://login.example.org/keys"', "/access/oidc/jwksUrl"),
+    ('access.oidc.jwksUrl="https://login.example.org/keys"', "/access/oidc/issuer"),
+    ('access.oidc.jwksConfigMap="keys.json/"', "/access/oidc/jwksConfigMap"),
+    ('access.oidc.jwksConfigMap="kernfarm-oidc"', "/access/oidc/issuer"),
     ('access.oidc.roles={"/devs":"owner"}', "/access/oidc/roles/"),
     ('access.certificates={"CN=jo":"kernel"}', "/access/certificates/CN=jo"),
     ('access.certificates={"CN=jo":"kernel/admin"}', "access.tls.clientCaSecret"),
@@ -69,6 +74,15 @@ WRONG = (
     ("networkPolicy.enabled=null", "/networkPolicy"),
     ('sources.kernelOrgUrl="ftp://example.org"', "/sources/kernelOrgUrl"),
     ('sources.extraFingerprints=["647F28654894E3BD"]', "/sources/extraFingerprints/0"),
+    ('sources.extraFingerprints=["0123456789ABCDEF0123456789ABCDEF01234567"]', "sources.keyringConfigMap"),
+    ('sources.keyringConfigMap="Our keys"', "/sources/keyringConfigMap"),
+    ('sources.keyring="/etc/keys"', "keyring"),
+    ('sources.gitProtocols=["https","file"]', "/sources/gitProtocols/1"),
+    ("sources.gitProtocols=[]", "/sources/gitProtocols"),
+    ('sources.fetchTimeoutSeconds="1h"', "/sources/fetchTimeoutSeconds"),
+    ("sources.fetchTimeoutSeconds=0", "/sources/fetchTimeoutSeconds"),
+    ('sources.maxTarballBytes="4Gi"', "/sources/maxTarballBytes"),
+    ("sources.maxTarballBytes=0", "/sources/maxTarballBytes"),
     ("metrics.serviceMonitor.enabled=true", "metrics.enabled"),
     ('metrics.serviceMonitor.interval="often"', "/metrics/serviceMonitor/interval"),
     ("networkPolicy.clients=[]", "/networkPolicy/clients"),
@@ -90,6 +104,9 @@ CONTRADICTIONS = (
     (f'blobs.kind="s3" {_S3} networkPolicy.s3Cidrs=["192.0.2.0/24"]', "networkPolicy.s3Ports: blobs.s3.endpoint is on port 9000"),
     ('blobs.s3.endpoint="http://s3.example.org"', "blobs.s3.allowHttp"),
     (_OIDC, "networkPolicy.oidcCidrs"),
+    (f'{_OIDC} access.oidc.jwksUrl="https://keys.example.org/"', "networkPolicy.oidcCidrs"),
+    (f'{_OIDC} access.oidc.jwksUrl="https://keys.example.org/" access.oidc.jwksConfigMap="keys"', "/access/oidc/jwksUrl"),
+    ('sources.kernelOrgUrl="http://mirror.example.org:8080/"', "networkPolicy.sources.ports: sources.kernelOrgUrl is on port 8080"),
     ("workerGroups.amd64.enabled=false workerGroups.arm64.enabled=false", "workerGroups: none is enabled"),
     ("workerGroups.amd64.slots=2", "workerGroups.amd64.resources.limits.memory: 10Gi"),
     ('workerGroups.amd64.resources.limits.memory="6442450944"', "workerGroups.amd64.resources.limits.memory: 6442450944"),
@@ -140,6 +157,22 @@ def test_values_at_a_limit_are_taken() -> None:
     policies = [each for each in yaml.safe_load_all(done.stdout) if each["kind"] == "NetworkPolicy"]
     (coordinator,) = [each for each in policies if each["metadata"]["name"].endswith("-coordinator")]
     assert {port["port"] for rule in coordinator["spec"]["egress"] for port in rule["ports"]} == {443, 9000, 8443}
+
+
+@pytest.mark.parametrize(
+    ("keys", "cidrs", "ports"),
+    [
+        ('access.oidc.jwksUrl="https://keys.example.org:9443/set"', '["192.0.2.0/24"]', [9443]),
+        ('access.oidc.jwksConfigMap="kernfarm-oidc"', "[]", []),
+    ],
+)
+def test_only_what_is_asked_for_keys_is_let_out(keys: str, cidrs: str, ports: list[int]) -> None:
+    """A provider's keys from a ConfigMap need no way to the provider."""
+    sets = [word for each in (_OIDC, keys, f"networkPolicy.oidcCidrs={cidrs}") for word in ("--set-json", each)]
+    done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *sets)
+    assert done.returncode == 0, done.stderr
+    policy = named(list(yaml.safe_load_all(done.stdout)), "NetworkPolicy", "-coordinator")
+    assert [port["port"] for rule in policy["spec"].get("egress", ()) for port in rule["ports"]] == ports
 
 
 def test_defaults_alone_say_what_is_missing() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kernfarm.settings import WorkerSettings
 from worker import cgroup
+from worker.node import Node
 from worker.sandbox import Bubblewrap
 
 
@@ -23,3 +25,9 @@ def open_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def sandbox() -> Bubblewrap:
     return Bubblewrap(uid=64000, cgroups=cgroup.detect())
+
+
+@pytest.fixture
+def node(open_folder: Path) -> Node:
+    """A worker without a compile cache, with a blob store of its own."""
+    return Node(WorkerSettings(state_dir=open_folder / "worker", blobs_url=f"file://{open_folder}/blobs", compile_cache=False))

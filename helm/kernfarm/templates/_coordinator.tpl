@@ -197,6 +197,11 @@ would be closed to the others. */}}
       mountPath: /etc/kernfarm/tokens
       readOnly: true
     {{- end }}
+    {{- if .Values.access.oidc.jwksConfigMap }}
+    - name: oidc
+      mountPath: /etc/kernfarm/oidc
+      readOnly: true
+    {{- end }}
     {{- if and (eq .Values.journal.kind "postgresql") .Values.journal.postgresql.caSecret }}
     - name: postgresql-ca
       mountPath: /etc/kernfarm/postgresql
@@ -262,6 +267,13 @@ exec:
     defaultMode: 0440
     items:
       - {key: tokens.yaml, path: tokens.yaml}
+{{- end }}
+{{- with .Values.access.oidc.jwksConfigMap }}
+- name: oidc
+  configMap:
+    name: {{ . }}
+    items:
+      - {key: jwks.json, path: jwks.json}
 {{- end }}
 {{- if and (eq .Values.journal.kind "postgresql") .Values.journal.postgresql.caSecret }}
 - name: postgresql-ca

@@ -214,7 +214,14 @@ object-store-memory: "80000000"
 {{- end }}
 {{- end }}
 
-{{/* What the coordinator reaches beside Ray; empty when journal and blobs are volumes and there is no identity provider. */}}
+{{/* Where the coordinator asks for the keys of the identity provider; empty: nowhere. */}}
+{{- define "kernfarm.oidcUrl" -}}
+{{- with .Values.access.oidc -}}
+{{- if not .jwksConfigMap }}{{ default .issuer .jwksUrl }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What the coordinator reaches beside Ray; empty when journal and blobs are volumes and no identity provider is asked. */}}
 {{- define "kernfarm.coordinatorEgress" -}}
 {{- $policy := .Values.networkPolicy -}}
 {{- if eq .Values.journal.kind "postgresql" }}
@@ -225,13 +232,13 @@ object-store-memory: "80000000"
   ports:
     - {port: {{ .Values.journal.postgresql.port }}, protocol: TCP}
 {{- end }}
-{{- if .Values.access.oidc.issuer }}
+{{- with include "kernfarm.oidcUrl" . }}
 - to:
     {{- range $policy.oidcCidrs }}
     - ipBlock: {cidr: {{ . }}}
     {{- end }}
   ports:
-    - {port: {{ include "kernfarm.urlPort" .Values.access.oidc.issuer }}, protocol: TCP}
+    - {port: {{ include "kernfarm.urlPort" . }}, protocol: TCP}
 {{- end }}
 {{- include "kernfarm.s3Egress" . }}
 {{- end }}

@@ -147,6 +147,9 @@ containers:
       - {name: apt-cache, mountPath: /var/cache/apt}
       - {name: tmp, mountPath: /tmp}
       - {name: scratch, mountPath: /var/lib/kernfarm/worker}
+      {{- if $root.Values.sources.keyringConfigMap }}
+      - {name: keyring, mountPath: /etc/kernfarm/keyring, readOnly: true}
+      {{- end }}
       {{- include "kernfarm.blobMount" $root | nindent 6 }}
   {{- if $root.Values.metrics.enabled }}
   - name: exporter
@@ -175,6 +178,13 @@ volumes:
         - {key: worker-{{ .name }}.yaml, path: worker.yaml}
   - name: config
     emptyDir: {sizeLimit: 1Mi}
+  {{- with $root.Values.sources.keyringConfigMap }}
+  - name: keyring
+    configMap:
+      name: {{ . }}
+      items:
+        - {key: keyring, path: keyring}
+  {{- end }}
   - name: apt-lists
     emptyDir: {sizeLimit: 1Gi}
   - name: apt-cache
