@@ -373,7 +373,7 @@ def test_no_login_goes_without_encryption_to_a_host_that_the_user_did_not_name(
     network: FakeRegistry, registry: str, realm: str, login: Login
 ) -> None:
     address = network.address if registry == "127.0.0.1" else registry
-    with pytest.raises(FarmError, match="sends logins to http://(tokens.example|registry.example.evil):80, without") as caught:
+    with pytest.raises(FarmError, match=r"sends logins to http://(tokens\.example|registry\.example\.evil):80, without") as caught:
         ask_for_a_token(network, address, realm, login)
     assert f"http://{address}" in caught.value.problem.message
     assert (caught.value.problem.code, bool(caught.value.problem.hint)) == (Code.PERMISSION_DENIED, True)
