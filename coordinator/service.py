@@ -111,7 +111,7 @@ class BuildService(pb_grpc.BuildServiceServicer):
             if head is None:
                 raise FarmError(Code.INVALID_ARGUMENT, "an empty upload", where="head")
             spool.seek(0)
-            await gate.recheck()  # a slow upload can outlive its token
+            await gate.recheck()  # what a revoked token sent last is not stored
             await self._blobs.put(gate.current(), head.digest, _chunks(spool))
         return pb.UploadBlobResponse(digest=head.digest)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol
@@ -113,8 +113,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
     """Around every call: the gate first, then failures become statuses with details, unexpected ones get an incident number.
 
     `observe` is told method, status and seconds of each call that ended.
-    `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does,
-    or when the reader is no longer let in.
+    `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does.
+    Either ends when the caller is no longer let in.
     """
 
     def __init__(
@@ -146,11 +146,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Any) -> Any:
-            async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)):
+            async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)) as visit:
                 try:
                     # A deadline of our own for callers that set none: nothing may hold resources for ever.
                     async with asyncio.timeout(self._limits.get(name, self._limit)):
-                        return await inner(request, context)
+                        return await _answer_while_let_in(inner(request, context), visit, self._gate.recheck_seconds)
                 except TimeoutError as error:
                     raise FarmError(Code.TIMEOUT, "the farm did not answer in time", where=name) from error
 
@@ -161,6 +161,18 @@ def _about(request: Any) -> str:
     """The build that a request names, as it stands there."""
     name = getattr(request, "name", "")
     return name if isinstance(name, str) else ""
+
+
+async def _answer_while_let_in(answer: Coroutine[Any, Any, Any], visit: Visit, every: float) -> Any:
+    """A single answer; each `every` seconds that it takes (an upload can take an hour) it is checked that the caller may still have it."""
+    waiting = asyncio.ensure_future(answer)
+    try:
+        while not (await asyncio.wait({waiting}, timeout=every))[0]:
+            await visit.check()
+        return waiting.result()
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterator[Any]:

@@ -102,7 +102,7 @@ class AccessSettings:
         None, "clients known by certificate: URI name (spiffe://...) or subject (CN=ci,O=Example) to TEAM/ROLE; needs tls.client_ca"
     )
     audit_file: str = _setting("", "where mutating calls are recorded, a JSON line each; empty: audit.jsonl in state_dir")
-    recheck_seconds: float = _setting(5.0, "how long a stream may outlive its token, or the right that it was given")
+    recheck_seconds: float = _setting(5.0, "how long a call may outlive its token, or the right that it was given")
 
 
 _NO_ACCESS = AccessSettings()

@@ -3,6 +3,7 @@ that is not known."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import threading
@@ -88,7 +89,7 @@ class KeySet:
         try:
             self._keys = _keys(self._document())
             self._read_at = now
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
             log.error("cannot get the identity provider's keys from %s: %s", self._jwks or self._issuer, error)
         finally:
             self._tried_at = self._clock()

@@ -39,7 +39,7 @@ async def run(config: SignerSettings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     serving = await server.serve(
         config.socket,
-        lambda builds: work.answer(signer.sign(builds[0]) if len(builds) == 1 else signer.sign_index(builds)),
+        lambda builds, gone: work.answer(signer.sign(builds[0], gone) if len(builds) == 1 else signer.sign_index(builds, gone)),
         allowed_uid=config.allowed_uid,
         socket_gid=config.socket_gid,
     )

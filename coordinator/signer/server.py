@@ -29,8 +29,8 @@ _UCRED = struct.Struct("3i")
 # An index has an image for each architecture.
 _MOST_BUILDS = 16
 
-# Asked for the index over several builds, or for all that one build made.
-Answer = Callable[[tuple[str, ...]], dict[str, Any]]
+# Asked for the index over several builds, or for all that one build made; and, by a question of its own, whether the caller has gone.
+Answer = Callable[[tuple[str, ...], Callable[[], bool]], dict[str, Any]]
 
 
 async def serve(path: Path, answer: Answer, *, allowed_uid: int, socket_gid: int = -1) -> asyncio.Server:
@@ -62,10 +62,15 @@ async def _question(
         if uid != allowed_uid:
             raise FarmError(Code.SIGNING_REFUSED, f"not signed: user {uid} may not ask", hint="the coordinator's user is allowed_uid")
         build_ids = _build_ids(request)
+
+        def gone() -> bool:
+            """Nobody is left to hear it, and others wait."""
+            return reader.at_eof() or writer.is_closing()
+
         async with turn:
-            if reader.at_eof():  # nobody is left to hear it, and others wait
+            if gone():
                 raise FarmError(Code.UNAVAILABLE, f"nothing signed of {', '.join(build_ids)}: the caller has gone")
-            result = await asyncio.to_thread(answer, build_ids)
+            result = await asyncio.to_thread(answer, build_ids, gone)
         log.info("signed %s", ", ".join(build_ids))
         return result
     except TimeoutError:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from coordinator.signer.evidence import Evidence, facts_of, made, record_of, refused, release_of
 from coordinator.signer.keys import SigningKey
+from coordinator.signer.reading import Reading
+from coordinator.signer.refusals import Refusals
 from coordinator.state import Build, BuildState
 from kernel import oci
 from kernel.codec import to_plain
@@ -23,11 +25,14 @@ from kernel.signing.times import rfc3339
 from kernel.steps import Artifact, Attachment, Image, PackageResult, SignedIndex, SignResult
 from kernfarm import claims, contents
 from kernfarm.blobs import BlobStore
-from kernfarm.contents import Contents
+from kernfarm.contents import Contents, Fetch
 
 # Of the store or of the machine, not of what is to be signed: those go to the coordinator as they are.
 _NOT_OURS = (Code.BLOB_LOST, Code.UNAVAILABLE, Code.DISK_FULL, Code.TIMEOUT)
 _SMALL = contents.DOCUMENT_BYTES
+
+# Whether the caller has gone; asked between two chunks.
+Gone = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +52,28 @@ class Signer:
         self._blobs = blobs
         self._builder_id = builder_id
         self._reference = reference
+        self._refusals = Refusals()
 
-    def sign(self, build_id: str) -> SignResult:
-        """Sign what a build made. Blocks. Raises FarmError: SIGNING_REFUSED, BLOB_LOST naming a blob that is missing or damaged,
-        UNAVAILABLE and others of journal and store."""
-        read = self._read_build(self._evidence.build(build_id))
-        documents = [self._documents(read.facts, image, each) for image, each in read.images]
+    def sign(self, build_id: str, gone: Gone = lambda: False) -> SignResult:
+        """Sign what a build made. Blocks, until `gone` says that nobody waits for it. Raises FarmError: SIGNING_REFUSED, BLOB_LOST naming
+        a blob that is missing or damaged, UNAVAILABLE (also when the caller has gone) and others of journal and store."""
+        build = self._evidence.build(build_id)
+        record, reading = record_of(build), Reading(self._blobs, gone)
+        with self._refusals.about(record, reading):
+            read = self._read_build(build, record, reading.fetch)
+            documents = [self._documents(read.facts, image, each) for image, each in read.images]
         attached: list[Made] = []
         for (image, each), statements in zip(read.images, documents, strict=True):
             attached += self._attach(read.facts, image, each, statements)
         return SignResult(attachments=self._store(attached), record=read.facts.record)
 
-    def sign_index(self, build_ids: Sequence[str]) -> SignedIndex:
-        """Sign the index over the images of several builds, which are signed themselves. Blocks; raises as `sign`."""
+    def sign_index(self, build_ids: Sequence[str], gone: Gone = lambda: False) -> SignedIndex:
+        """Sign the index over the images of several builds, which are signed themselves. Blocks and raises as `sign`. They were read then,
+        so a refusal now is not worth remembering."""
         builds = [self._evidence.build(build_id) for build_id in build_ids]
         _check_together(builds)  # before a byte is read
-        read = [self._read_build(build) for build in builds]
+        reading = Reading(self._blobs, gone)
+        read = [self._read_build(build, record_of(build), reading.fetch) for build in builds]
         entries: list[dict[str, Any]] = []
         for each in read:
             entries += json.loads(self._blobs.get_bytes(each.images[0][1].index, limit=_SMALL))["manifests"]
@@ -84,12 +95,12 @@ class Signer:
         index = Artifact(name="index", digest=self._blobs.put_bytes(top.data), size=len(top.data))
         return SignedIndex(index=index, attachments=self._store(attached))
 
-    def _read_build(self, build: Build) -> _Read:
+    def _read_build(self, build: Build, record: bytes, fetch: Fetch) -> _Read:
         """A build that may be signed, with everything in its images read anew."""
         result = made(build)
-        found = [self._inspect(image, build.build_id) for image in result.images]
-        self._check_artifacts(result, found, build.build_id)
-        facts = facts_of(build, self._builder_id, self._blobs.put_bytes(record_of(build)))
+        found = [self._inspect(image, build.build_id, fetch) for image in result.images]
+        _check_artifacts(result, found, build.build_id, fetch)
+        facts = facts_of(build, self._builder_id, self._blobs.put_bytes(record))
         return _Read(facts=facts, images=tuple(zip(result.images, found, strict=True)))
 
     def _store(self, attached: Sequence[Made]) -> tuple[Attachment, ...]:
@@ -98,12 +109,12 @@ class Signer:
                 self._blobs.put_bytes(data)
         return tuple(each.attachment for each in attached)
 
-    def _inspect(self, image: Image, build_id: str) -> Contents:
+    def _inspect(self, image: Image, build_id: str, fetch: Fetch) -> Contents:
         """Read an image back from the store: what the journal says of it, its documents and its bytes have to agree."""
         listed = {blob.digest: blob.size for blob in image.blobs}
         if image.index not in listed or listed[image.index] > _SMALL:
             raise refused(f"the journal does not list the index of the image {image.name}", build_id)
-        found = contents.inspect(self._blobs.get_bytes(image.index, limit=_SMALL), self._blobs.stream)
+        found = contents.inspect(self._blobs.get_bytes(image.index, limit=_SMALL), fetch)
         _raise(found.problem, f"the image {image.name}", build_id)
         if found.reached != listed:
             odd = min(set(found.reached.items()) ^ set(listed.items()))
@@ -111,20 +122,6 @@ class Signer:
         if not any((digest, platform) == (image.manifest, image.platform) for digest, _, platform in found.manifests):
             raise refused(f"the index of the image {image.name} has no {image.manifest} for {image.platform}", build_id)
         return found
-
-    def _check_artifacts(self, result: PackageResult, found: list[Contents], build_id: str) -> None:
-        """Each file that the journal lists is the one in the image; one that is in no image is read for itself."""
-        for artifact in result.artifacts:
-            inside = [(file.digest, file.size) for each in found for file in each.files if file.name == artifact.name]
-            if not inside:
-                self._read(artifact, build_id)
-            elif (artifact.digest, artifact.size) not in inside:
-                raise refused(f"the image has another {artifact.name} than the journal: {inside[0][0]}", build_id)
-
-    def _read(self, artifact: Artifact, build_id: str) -> None:
-        size = sum(len(chunk) for chunk in self._blobs.stream(artifact.digest))
-        if size != artifact.size:
-            raise refused(f"{artifact.name} has {size} bytes, the journal says {artifact.size}", build_id)
 
     def _documents(self, facts: BuildFacts, image: Image, found: Contents) -> list[Statement]:
         """Provenance and bill of materials, held against the image as `kernfarm verify` will do it. `found.index` is what they hang on."""
@@ -173,6 +170,18 @@ class Signer:
         payload = made.encoded()
         signature = self._key.sign(dsse.pae(dsse.IN_TOTO, payload))
         return Envelope(payload_type=dsse.IN_TOTO, payload=payload, signatures=(signature,))
+
+
+def _check_artifacts(result: PackageResult, found: list[Contents], build_id: str, fetch: Fetch) -> None:
+    """Each file that the journal lists is the one in the image; one that is in no image is read for itself."""
+    for artifact in result.artifacts:
+        inside = [(file.digest, file.size) for each in found for file in each.files if file.name == artifact.name]
+        if not inside:
+            size = sum(len(chunk) for chunk in fetch(artifact.digest))
+            if size != artifact.size:
+                raise refused(f"{artifact.name} has {size} bytes, the journal says {artifact.size}", build_id)
+        elif (artifact.digest, artifact.size) not in inside:
+            raise refused(f"the image has another {artifact.name} than the journal: {inside[0][0]}", build_id)
 
 
 def _check_together(builds: Sequence[Build]) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-import urllib.parse
 from dataclasses import dataclass
 
 import requests
 from requests.auth import AuthBase
 from requests.utils import parse_dict_header
+from urllib3.util import Url, parse_url
 
 from kernel.errors import Code, FarmError
 from kernfarm.registry.credentials import Login
+from kernfarm.registry.reference import is_loopback
 
 _SECONDS = (10.0, 30.0)
+_PORTS = {"https": 443, "http": 80}
 
 
 class Authorization(AuthBase):
@@ -33,12 +35,23 @@ class Authorization(AuthBase):
 
 def origin_of(url: str) -> str:
     """Scheme, host and port: who gets what is sent there. Raises FarmError(UNAVAILABLE) for text that is no address."""
+    parts = _parsed(url)
+    return f"{parts.scheme}://{parts.host}:{parts.port or _PORTS[str(parts.scheme)]}"
+
+
+def _parsed(url: str) -> Url:
+    """By the parser that the request goes by: another one may see another host in the same text (`http://one\\@other/`)."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    except (ValueError, KeyError) as error:
-        raise FarmError(Code.UNAVAILABLE, f"the registry names an address that is none: {url[:200]!r}") from error
-    return f"{parts.scheme}://{parts.hostname}:{port}"
+        parts = parse_url(url)
+    except ValueError as error:
+        raise _no_address(url) from error
+    if parts.scheme not in _PORTS or not parts.host:
+        raise _no_address(url)
+    return parts
+
+
+def _no_address(url: str) -> FarmError:
+    return FarmError(Code.UNAVAILABLE, f"the registry names an address that is none: {url[:200]!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +81,22 @@ def answer(challenge: Challenge, login: Login | None, session: requests.Session,
         return _basic(login) if login is not None and login.username else ""
     if challenge.scheme != "bearer" or not challenge.realm:
         return ""
-    if origin.startswith("https:") and not challenge.realm.startswith("https:"):
-        message = "the registry sends logins to an address without encryption"
-        raise FarmError(Code.PERMISSION_DENIED, message, where=origin_of(challenge.realm))
+    _check_realm(challenge.realm, login, origin)
     return f"Bearer {_token(challenge, login, session, challenge.scope or scope)}"
+
+
+def _check_realm(realm: str, login: Login | None, origin: str) -> None:
+    """A challenge that came in plain text is anybody's: what it may ask for is what the registry's own host would get in plain text."""
+    asked, registry = _parsed(realm), _parsed(origin)
+    if asked.scheme == "https":
+        return
+    if registry.scheme == "http" and (login is None or asked.host == registry.host or is_loopback(str(asked.host))):
+        return
+    message = f"the registry {origin_of(origin)} sends logins to {origin_of(realm)}, without encryption"
+    hint = "its token service needs TLS"
+    if registry.scheme == "http":
+        hint += ", or has to be on the registry's own host; `docker logout` goes on without a login"
+    raise FarmError(Code.PERMISSION_DENIED, message, where=origin_of(realm), hint=hint)
 
 
 def _token(challenge: Challenge, login: Login | None, session: requests.Session, scope: str) -> str:

@@ -61,8 +61,8 @@ class Reference:
     @property
     def loopback(self) -> bool:
         """Whether the registry is on this machine, where plain HTTP gives nothing away."""
-        name = self.host.rpartition(":")[0] or self.host
-        return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", name) is not None
+        # Of an address in brackets without a port, the last colon is its own.
+        return is_loopback(self.host) or is_loopback(self.host.rpartition(":")[0])
 
     @property
     def name(self) -> str:
@@ -71,6 +71,11 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host (an IPv6 address in brackets) is this machine itself."""
+    return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", name) is not None
 
 
 def _bad(text: str, why: str) -> FarmError:

@@ -261,6 +261,43 @@ def test_redirects_are_not_followed(provider: Provider) -> None:
         KeySet(jwks=f"{provider.issuer}/moved", issuer=ISSUER).find("1")
 
 
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\0\xff garbage\r\n\r\n",
+        b"HTTP/1.1 fine\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n",
+        _HEAD + b"Content-Length: 1000\r\n\r\n" + b'{"keys": [',
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b'100\r\n{"keys": [',
+        _HEAD + b"Transfer-Encoding: chunked\r\n\r\nmany\r\n",
+        _HEAD + b"\r\n" + b"[" * 100_000,
+    ],
+)
+def test_a_provider_that_answers_garbage_or_breaks_off_is_away(said: bytes) -> None:
+    now = [100.0]
+
+    def answer_once() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(said)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        keys = KeySet(jwks=f"http://127.0.0.1:{listening.getsockname()[1]}/keys", issuer=ISSUER, clock=lambda: now[0])
+        for _ in range(2):
+            answering = threading.Thread(target=answer_once)
+            answering.start()
+            with pytest.raises(FarmError) as caught:
+                keys.find("1")
+            answering.join(10)
+            assert caught.value.problem.code is Code.UNAVAILABLE
+            now[0] += 11  # it is asked again
+
+
 def test_short_keys_are_left_out(tmp_path: Path) -> None:
     short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
     path = write(tmp_path / "jwks.json", jwk("RS256", "short", short), jwk("ES256", "1"))

@@ -227,6 +227,29 @@ async def test_an_upload_whose_token_was_revoked_stores_nothing(plain: Served) -
     assert not plain.ownership.owns("t", digest)
 
 
+@pytest.mark.parametrize("busy", [False, True])
+async def test_an_upload_ends_soon_after_its_token_was_revoked(plain: Served, busy: bool) -> None:
+    """It may last an hour, and fill a disk."""
+    token = plain.tokens.add("t", "submitter")
+    revoked: list[float] = []
+
+    async def parts() -> AsyncIterator[pb.UploadBlobRequest]:
+        yield pb.UploadBlobRequest(head=pb.BlobHead(digest=f"sha256:{'0' * 64}", size=1 << 20))
+        await asyncio.sleep(0.5)
+        plain.tokens.revoke(token)
+        revoked.append(time.monotonic())
+        for _ in range(1000):
+            if busy:
+                yield pb.UploadBlobRequest(data=b"x")
+            await asyncio.sleep(0.01)
+
+    async with plain.channel(token) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.BuildServiceStub(channel).UploadBlob(parts())
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert time.monotonic() - revoked[0] < 2.0
+
+
 async def test_a_watch_ends_when_its_token_expires_or_becomes_another_teams(plain: Served) -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
     async with plain.client(plain.tokens.add("t", "reader", expires=soon)) as client:

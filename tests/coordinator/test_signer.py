@@ -1,44 +1,31 @@
-"""The signer: what it refuses, and the real program over its socket, as a user of its own where tests run as root."""
+"""The signer's duty, in this process: what it signs, and what it refuses."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
-import shutil
-import signal
-import socket
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from coordinator import signing, views
-from coordinator.events import BlobsLost, Cancelled, Event, Launched, Succeeded
-from coordinator.signer import server
-from kernel.codec import from_plain
+from coordinator import views
+from coordinator.events import BlobsLost, Cancelled, Event, Failed, Launched, Retried, Succeeded
+from coordinator.journal_reader import JournalReader
+from coordinator.signer.evidence import Evidence
+from coordinator.signer.work import Signer
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import bundle, provenance, statement
 from kernel.steps import Artifact, SignResult, StepKind, Usage
-from kernfarm import process, verify
-from kernfarm.cli import signer as embedded_signer
-from kernfarm.process import Service
-from kernfarm.settings import SignerSettings, plain
+from kernfarm import verify
+from kernfarm.blobs import BlobStore
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
 from tests.fakes.built import RELEASE, SHA256, FakeBuild
-from tests.fakes.signed import BUILDER, fetch, new_key, signer, two_builds
-from tests.homes import make_home
+from tests.fakes.signed import BUILDER, REFERENCE, fetch, new_key, signer, two_builds
 
 KEY = new_key()
-UID = embedded_signer.SIGNER_UID if os.geteuid() == 0 else os.geteuid()
 
 
 def refusal(build: FakeBuild, build_id: str = "") -> Problem:
@@ -298,214 +285,102 @@ def finished(build: FakeBuild) -> list[Event]:
     ]
 
 
-# The program.
+class CountingStore(BlobStore):
+    """A build's own store; `read` has the digests that were streamed."""
+
+    def __init__(self, build: FakeBuild) -> None:
+        super().__init__(build.blobs._store, name=build.blobs.name, folder=build.blobs._folder)
+        self.read: list[str] = []
+
+    def stream(self, digest: str, *, offset: int = 0) -> Iterator[bytes]:
+        self.read.append(digest)
+        return super().stream(digest, offset=offset)
 
 
-@pytest.fixture
-def home() -> Iterator[Path]:
-    folder = make_home()
-    yield folder
-    shutil.rmtree(folder)
+def counting(build: FakeBuild) -> tuple[Signer, CountingStore]:
+    store = CountingStore(build)
+    return Signer(KEY, Evidence(JournalReader(build.journal_url)), store, builder_id=BUILDER, reference=REFERENCE), store
 
 
-ENV = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "LC_ALL": "C.UTF-8"}
-AS_USER = ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups") if os.geteuid() == 0 else ()
+def said_by(one: Signer, build: FakeBuild) -> Problem:
+    with pytest.raises(FarmError) as caught:
+        one.sign(build.build_id)
+    return caught.value.problem
 
 
-def settings(home: Path, **changes: Any) -> SignerSettings:
-    folder = home / "signer"
-    if not folder.exists():
-        folder.mkdir()
-        os.chown(folder, UID, UID)
-        made = process.run(
-            (*AS_USER, sys.executable, "-m", "coordinator.signer", "--generate-key", str(folder / "signer.key")),
-            env=ENV,
-            timeout_seconds=60,
-        )
-        assert made.code == 0, made.output
-    values = {
-        "socket": folder / "socket",
-        "allowed_uid": os.geteuid(),
-        "key_file": folder / "signer.key",
-        "journal_url": f"sqlite:///{home}/journal.sqlite",
-        "blobs_url": f"file://{home}/blobs",
-        "builder_id": BUILDER,
-    }
-    return SignerSettings(**{**values, **changes})
+def retried(build: FakeBuild, number: int) -> list[Event]:
+    """The signer's no in the journal, and somebody who tries again."""
+    attempt, at = f"{build.build_id}/sign/{number}", 1_800_000_000.0 + number
+    launched = Launched(at=at, build_id=build.build_id, step="sign", attempt_id=attempt, worker_id="signer", worker_name="signer")
+    no = Problem(code=Code.SIGNING_REFUSED, message="no")
+    return [
+        launched,
+        Failed(at=at, attempt_id=attempt, problem=no, usage=Usage()),
+        Retried(at=at, build_id=build.build_id),
+        replace(launched, attempt_id=f"{attempt}b"),
+    ]
 
 
-@contextlib.contextmanager
-def running(home: Path, config: SignerSettings) -> Iterator[Service]:
-    path = home / "signer.yaml"
-    path.write_text(json.dumps(plain(config)))
-    path.chmod(0o644)
-    service = process.start((*AS_USER, sys.executable, "-m", "coordinator.signer", "--config", str(path)), env=ENV, output=home / "log")
-    deadline = time.monotonic() + 30
-    while not config.socket.exists():
-        assert service.poll() is None and time.monotonic() < deadline, (home / "log").read_text()
-        time.sleep(0.02)
-    try:
-        yield service
-    finally:
-        service.terminate()
-
-
-def built(home: Path) -> FakeBuild:
-    """A build whose store is shared with the signer's user, as an embedded farm shares it."""
-    if os.geteuid() == 0:
-        (home / "blobs").mkdir(mode=0o700)
-        embedded_signer.share_blobs(home / "blobs", UID)
-    return FakeBuild(home)
-
-
-def test_the_program_signs_as_its_own_user_while_the_coordinator_writes(home: Path) -> None:
-    before = os.umask(0o022)
-    build = built(home)
-    journal = build.play()  # stays open: the coordinator is there while its signer reads
-    os.umask(before)
-    config = settings(home)
-    with running(home, config) as service:
-        signed = asyncio.run(signing.sign(config.socket, build.build_id))
-        assert asyncio.run(signing.sign(config.socket, build.build_id)) == signed
-        with pytest.raises(FarmError, match="no such build") as caught:
-            asyncio.run(signing.sign(config.socket, "another"))
-        assert caught.value.problem.code is Code.SIGNING_REFUSED
-        assert service.poll() is None
-        assert (config.socket.stat().st_uid, config.socket.stat().st_mode & 0o777) == (UID, 0o600)
+@pytest.mark.parametrize("name", ["another platform", "another artifact", "a blob that the index does not lead to"])
+def test_a_refused_build_that_is_retried_is_not_read_again(tmp_path: Path, name: str) -> None:
+    build = FakeBuild(tmp_path)
+    LIES[name][0](build)
+    journal = build.play()
+    one, store = counting(build)
+    first = said_by(one, build)
+    assert store.read
+    store.read.clear()
+    build.record(journal, *retried(build, 1))
     journal.close()
-    assert not config.socket.exists(), "a signer that was told to end leaves no socket"
-    key = VerifyKey.read(config.key_file.with_name("cosign.pub"))
-    assert verify.verify(LayoutSource(fetch(build, signed, home / "image").folder), key, builder=BUILDER).ok
-    assert (config.key_file.stat().st_uid, config.key_file.stat().st_mode & 0o777) == (UID, 0o600)
+    assert said_by(one, build) == first
+    assert store.read == []
 
 
-STARTER = """
-import os, sys, time
-from pathlib import Path
-from kernfarm import process
-service = process.start(sys.argv[2:], env=dict(os.environ), output=Path(sys.argv[1]))
-print(service.pid, flush=True)
-time.sleep(60)
-"""
-
-
-def test_the_signer_of_a_farm_that_is_killed_ends_too(home: Path) -> None:
-    """Its user is another than the farm's: what ties the farm's other programs to it does not hold for this one."""
-    config = settings(home)
-    path = home / "signer.yaml"
-    path.write_text(json.dumps(plain(config)))
-    path.chmod(0o644)
-    built(home)
-    command = (*AS_USER, sys.executable, "-m", "coordinator.signer", "--end-with-parent", "--config", str(path))
-    starter = process.start((sys.executable, "-c", STARTER, str(home / "log"), *command), env=ENV, output=home / "pid")
-    deadline = time.monotonic() + 20
-    while not config.socket.exists():
-        assert time.monotonic() < deadline, (home / "log").read_text()
-        time.sleep(0.02)
-    pid = int((home / "pid").read_text())
-    os.kill(starter.pid, signal.SIGKILL)
-    starter.wait(10)
-    try:
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, "the signer lives on"
-            time.sleep(0.05)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert not config.socket.exists()
-
-
-def ask(path: Path, data: bytes) -> Problem:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(30)
-        connection.connect(str(path))
-        with contextlib.suppress(BrokenPipeError):
-            connection.sendall(data)
-        answer = b""
-        with contextlib.suppress(ConnectionResetError):
-            while chunk := connection.recv(65536):
-                answer += chunk
-    return from_plain(Problem, json.loads(answer[4:])["problem"])
-
-
-def message(value: Any) -> bytes:
-    data = json.dumps(value).encode()
-    return len(data).to_bytes(4, "big") + data
-
-
-def test_only_a_builds_id_from_the_coordinators_user_is_taken(home: Path) -> None:
-    build = built(home)
+def test_a_refusal_does_not_outlive_its_reason(tmp_path: Path) -> None:
+    """Blobs that the store has damaged or lost may be there again, and a step that is done again may make something else."""
+    build = FakeBuild(tmp_path)
     build.play().close()
-    config = settings(home)
-    with running(home, config):
-        many = [f"b-{number}" for number in range(17)]
-        wrong: list[Any] = [{"builds": each} for each in (7, "b", [], [7], [""], ["x" * 300], ["b", "b"], many)]
-        for value in ({}, *wrong, {"build_id": "b"}, {"builds": ["b"], "digest": "d"}, [1], "x"):
-            assert ask(config.socket, message(value)).code is Code.INVALID_ARGUMENT
-        assert ask(config.socket, (1 << 31).to_bytes(4, "big")).code is Code.INVALID_ARGUMENT
-        assert ask(config.socket, b"\0\0\0\4[[[[").code is Code.INVALID_ARGUMENT
-    with running(home, settings(home, allowed_uid=12345)):
-        problem = ask(config.socket, message({"builds": [build.build_id]}))
-        assert problem.code is Code.SIGNING_REFUSED
-        assert "may not ask" in problem.message
+    one, _ = counting(build)
+    layer = next(blob for blob in build.image.blobs if blob.name == "layer-0")
+    data = blob_file(build, layer.digest).read_bytes()
+    blob_file(build, layer.digest).write_bytes(data + b"more")
+    assert said_by(one, build).code is Code.SIGNING_REFUSED
+    blob_file(build, layer.digest).unlink()
+    assert said_by(one, build).code is Code.BLOB_LOST
+    blob_file(build, layer.digest).write_bytes(data)
+    assert one.sign(build.build_id).attachments
 
 
-async def test_a_question_whose_caller_has_gone_is_not_answered(tmp_path: Path) -> None:
-    """It waits its turn; who asked may have given up by then, and reading images takes minutes."""
-    asked: list[str] = []
-    begun, go_on = threading.Event(), threading.Event()
-
-    def answer(builds: tuple[str, ...]) -> dict[str, Any]:
-        asked.append(builds[0])
-        begun.set()
-        assert go_on.wait(30)
-        return {"attachments": []}
-
-    path = tmp_path / "socket"
-    serving = await server.serve(path, answer, allowed_uid=os.geteuid())
-    try:
-        first = asyncio.create_task(signing.sign(path, "first"))
-        assert await asyncio.to_thread(begun.wait, 30)
-        gone = asyncio.create_task(signing.sign(path, "gone"))
-        await asyncio.sleep(0.2)
-        last = asyncio.create_task(signing.sign(path, "last"))
-        await asyncio.sleep(0.2)
-        gone.cancel()
-        await asyncio.sleep(0.2)
-        go_on.set()
-        assert await first == await last == SignResult(attachments=())
-    finally:
-        go_on.set()
-        serving.close()
-    assert asked == ["first", "last"]
+def test_an_unfinished_build_that_was_refused_is_signed_when_it_is_finished(tmp_path: Path) -> None:
+    build = FakeBuild(tmp_path)
+    journal = build.play(StepKind.PACKAGE)
+    one, _ = counting(build)
+    assert said_by(one, build).code is Code.SIGNING_REFUSED
+    build._step(journal, StepKind.BOOT)
+    journal.close()
+    assert one.sign(build.build_id).attachments
 
 
-def test_a_signer_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(FarmError) as caught:
-        asyncio.run(signing.sign(tmp_path / "socket", "b"))
+@pytest.mark.parametrize("index", [False, True])
+def test_reading_ends_when_the_caller_has_gone(tmp_path: Path, index: bool) -> None:
+    builds, _, _ = two_builds(tmp_path, KEY)
+    one, store = counting(builds[0])
+    before = {each for each in (tmp_path / "blobs").rglob("*") if each.is_file()}
+    asked: list[None] = []
+
+    def gone() -> bool:
+        """After the first chunk."""
+        asked.append(None)
+        return len(asked) > 1
+
+    ids = [each.build_id for each in builds]
+    with pytest.raises(FarmError, match="caller has gone") as caught:
+        if index:
+            one.sign_index(ids, gone)
+        else:
+            one.sign(ids[0], gone)
     assert caught.value.problem.code is Code.UNAVAILABLE
-
-
-def test_a_signer_that_dies_over_its_answer_is_unavailable(tmp_path: Path) -> None:
-    async def go() -> None:
-        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(10)
-            writer.close()
-
-        async with await asyncio.start_unix_server(hang_up, tmp_path / "socket"):
-            await signing.sign(tmp_path / "socket", "b")
-
-    with pytest.raises(FarmError) as caught:
-        asyncio.run(go())
-    assert caught.value.problem.code is Code.UNAVAILABLE
-
-
-def test_a_key_that_others_can_read_keeps_the_signer_from_starting(home: Path) -> None:
-    config = settings(home)
-    config.key_file.chmod(0o644)
-    path = home / "signer.yaml"
-    path.write_text(json.dumps(plain(config)))
-    done = process.run((*AS_USER, sys.executable, "-m", "coordinator.signer", "--config", str(path)), env=ENV, timeout_seconds=60)
-    assert done.code == 2
-    assert b"others can read the key" in done.output
-    assert b"chmod 0600" in done.output
+    # The index, and one manifest: of that no second chunk was asked for.
+    assert len(store.read) == 2
+    assert {each for each in (tmp_path / "blobs").rglob("*") if each.is_file()} == before
+    assert one.sign(ids[0]).attachments, "it is no refusal"
