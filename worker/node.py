@@ -9,7 +9,6 @@ from pathlib import Path
 
 from kernel.errors import Code, FarmError
 from kernfarm.blobs import BlobStore
-from kernfarm.private import private_folder
 from kernfarm.settings import WorkerSettings
 from worker import cgroup, leftovers
 from worker.ccache import CompileCache, find_binary
@@ -26,8 +25,8 @@ class Node:
         self.blobs = BlobStore.open(settings.blobs_url, settings.blobs_options)
         self.cgroups = cgroup.detect()
         self.sandbox = _sandbox(settings, self.cgroups)
-        # Jobs may run as another user, who has to reach their folders below it.
-        private_folder(settings.state_dir, group=settings.sandbox_uid if os.geteuid() == 0 else None)
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        settings.state_dir.chmod(0o755)  # jobs run as another user and have to reach their folders below it
         self.trees = TreeCache(settings.state_dir / "trees", self.blobs, limit_bytes=settings.tree_cache_bytes)
         binary = find_binary() if settings.compile_cache else None
         self.cache = CompileCache(lambda domain: self.blobs.keyed(f"ccache/{domain}"), binary)

@@ -132,10 +132,13 @@ class EmbeddedFarm:
     def _begin_worker(self, ray: str, index: int, name: str) -> None:
         plan = self._plan
         settings = WorkerSettings(
-            name=name, state_dir=plan.state / "worker", blobs_url=f"file://{plan.state.absolute()}/blobs", jobs=plan.jobs
+            name=name, state_dir=plan.state / "worker/state", blobs_url=f"file://{plan.state.absolute()}/blobs", jobs=plan.jobs
         )
         path = plan.state / f"{name}.yaml"
-        write_private(path, json.dumps({**plain(settings), **plan.worker_overrides}, indent=2).encode())
+        words = {**plain(settings), **plan.worker_overrides}
+        write_private(path, json.dumps(words, indent=2).encode())
+        # Workers let everybody into their folder, since build steps may run as another user. Here others have no business in it.
+        private_folder(settings.state_dir.parent, group=words["sandbox_uid"] if os.geteuid() == 0 else None)
         command = [ray, "start", "--block", f"--address=127.0.0.1:{self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=1"]
         command += [f'--resources={{"kernfarm_slot":{settings.slots}}}', f"--object-store-memory={_OBJECT_STORE_BYTES}", *_NO_FIXED_PORTS]
         if plan.pin:
