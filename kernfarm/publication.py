@@ -71,6 +71,7 @@ def _read(folder: Path, top: Mapping[str, Any]) -> StoredImage:
     for entry in entries:
         oci.platform_of(entry)
     attached = tuple(_attached(folder, entry) for entry in beside)
+    verify_attached.check_nothing_else(LayoutSource(folder), index.data)
     blobs = {blob.digest: blob for document in manifests for blob in _blobs(folder, document)}
     blobs |= {blob.digest: blob for each in attached for blob in _blobs(folder, each.document)}
     return StoredImage(
