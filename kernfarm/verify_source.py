@@ -13,6 +13,7 @@ from kernel.errors import Code, FarmError
 from kernel.signing import cosign
 from kernfarm import records
 from kernfarm.contents import DOCUMENT_BYTES
+from kernfarm.regular import open_regular
 
 _REF = "org.opencontainers.image.ref.name"
 
@@ -124,7 +125,7 @@ class LayoutSource:
     def _chunks(self, digest: str, limit: int) -> Iterator[bytes]:
         path = self._folder / "blobs" / "sha256" / digests.hex_of(digest)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 total = 0
                 while chunk := file.read(1 << 20):
                     total += len(chunk)
@@ -143,7 +144,7 @@ def attachment_tags(known: Collection[str]) -> dict[str, str]:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(DOCUMENT_BYTES + 1)
         if len(data) > DOCUMENT_BYTES:
             raise FarmError(Code.BAD_ARCHIVE, "too large", where=str(path))
