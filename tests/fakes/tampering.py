@@ -356,7 +356,7 @@ TAMPERED: dict[str, tuple[Tamper, str, str]] = {
     "a record that provenance says nothing about": (
         stated(PROVENANCE, lambda body: body["buildDefinition"]["internalParameters"].pop("inputs")),
         "result record",
-        "provenance's nothing",
+        "signed by an older kernfarm",
     ),
     **{f"a stranger's image {how}": (tamper, "nothing else", "not of this image") for how, tamper in STRANGERS.items()},
 }
