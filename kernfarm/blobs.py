@@ -10,7 +10,6 @@ import errno
 import hashlib
 import logging
 import os
-import stat
 import tempfile
 import urllib.parse
 from collections.abc import Iterable, Iterator
@@ -23,6 +22,7 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 
 from kernel import digest as digests
 from kernel.errors import Code, FarmError
+from kernfarm.regular import NotRegularError, open_regular
 
 log = logging.getLogger(__name__)
 
@@ -257,15 +257,9 @@ def _hash(file: IO[bytes]) -> str:
 
 def _open_regular(path: Path) -> IO[bytes]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENXIO):
-            raise
+        return open_regular(path, follow=False)
+    except NotRegularError as error:
         raise FarmError(Code.INVALID_ARGUMENT, "not a regular file", where=str(path)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise FarmError(Code.INVALID_ARGUMENT, "not a regular file", where=str(path))
-    return os.fdopen(descriptor, "rb")
 
 
 @contextlib.contextmanager

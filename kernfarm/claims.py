@@ -96,8 +96,12 @@ def check_record(record: Record, made: Sequence[Statement]) -> Statement:
         ("release", record.release, provenance.release_of(mine.predicate)),
         ("inputs", record.inputs, provenance.inputs_of(mine.predicate)),
     ):
+        if not signed:
+            message = f"the provenance does not name the build's {what}, so nothing vouches for the tags"
+            hint = "signed by an older kernfarm: build it again"
+            raise FarmError(Code.BAD_SIGNATURE, message, where=record.name, hint=hint)
         if said != signed:
-            message = f"the record's {what} {said}, the provenance's {signed or 'nothing'}"
+            message = f"the record's {what} {said}, the provenance's {signed}"
             raise FarmError(Code.BAD_SIGNATURE, message, where=record.name, hint="fetch the build again; the tags would be wrong ones")
     return mine
 

@@ -240,29 +240,25 @@ def _bounded(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]
 
 def read_layer(chunks: Iterable[bytes], name: str, *, most: int = _MOST_BYTES) -> Layer:
     """A gzip-compressed layer in one pass; digests are for the caller to compare. `name` is the digest that it should have, `most` how
-    many bytes it may unpack to.
+    many bytes it may unpack to. One that is refused is read to its end too, packed: only then it is known for what it is.
 
-    Raises FarmError: BAD_ARCHIVE for what is no such thing, BAD_DIGEST when that is because it is damaged."""
+    Raises FarmError: BAD_ARCHIVE for what is no such thing, BAD_DIGEST when that is because it is damaged; and what `chunks` raises."""
     stream = _Inflated(iter(chunks), most)
     files: list[File] = []
     try:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK, tarinfo=_PlainHeader) as tar:
             for count, member in enumerate(tar):
                 if count >= _MOST_FILES:  # of any kind: tarfile keeps them all
-                    raise FarmError(Code.BAD_ARCHIVE, f"the layer has more than {_MOST_FILES} members", where=name)
+                    raise _Refused(f"the layer has more than {_MOST_FILES} members")
                 if member.issparse():  # its zeros would be read, as many as it says
-                    raise FarmError(Code.BAD_ARCHIVE, f"{member.name[:80]!r} is a sparse file", where=name)
+                    raise _Refused(f"{member.name[:80]!r} is a sparse file")
                 if member.isreg():
                     files.append(_file(tar, member))
         stream.drain()
+    except _Refused as error:
+        raise _unfit(stream, name, str(error)) from error
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
-        # A layer that is not what it is called has another digest, and that is the better thing to say.
-        stream.skip()
-        if f"{digests.ALGORITHM}:{stream.packed.hexdigest()}" != name:
-            raise FarmError(
-                Code.BAD_DIGEST, f"{name} is damaged: its content has the digest sha256:{stream.packed.hexdigest()}", where=name
-            ) from error
-        raise FarmError(Code.BAD_ARCHIVE, f"the layer is no gzip-compressed tar: {type(error).__name__} {error}", where=name) from error
+        raise _unfit(stream, name, f"the layer is no gzip-compressed tar: {type(error).__name__} {error}") from error
     return Layer(
         digest=f"{digests.ALGORITHM}:{stream.packed.hexdigest()}",
         size=stream.size,
@@ -272,6 +268,19 @@ def read_layer(chunks: Iterable[bytes], name: str, *, most: int = _MOST_BYTES) -
     )
 
 
+class _Refused(Exception):
+    """A layer has what none may have."""
+
+
+def _unfit(stream: _Inflated, name: str, reason: str) -> FarmError:
+    """What to say of a layer: one that is not what it is called has another digest, and that is the better thing to say."""
+    stream.skip()
+    found = f"{digests.ALGORITHM}:{stream.packed.hexdigest()}"
+    if found != name:
+        return FarmError(Code.BAD_DIGEST, f"{name} is damaged: its content has the digest {found}", where=name)
+    return FarmError(Code.BAD_ARCHIVE, reason, where=name)
+
+
 class _PlainHeader(tarfile.TarInfo):
     """Headers as we pack them: tarfile reads an extended one into memory as a whole, and keeps those for all members."""
 
@@ -279,9 +288,9 @@ class _PlainHeader(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         found = super().frombuf(buf, encoding, errors)
         if found.type == tarfile.XGLTYPE:
-            raise FarmError(Code.BAD_ARCHIVE, "the layer has a global header")
+            raise _Refused("the layer has a global header")
         if found.type not in _DATA_TYPES and found.size > _HEADER_BYTES:
-            raise FarmError(Code.BAD_ARCHIVE, f"the layer has an extended header of {found.size} bytes")
+            raise _Refused(f"the layer has an extended header of {found.size} bytes")
         return found
 
 
@@ -327,7 +336,7 @@ class _Inflated:
                 self.plain.update(data)
                 self.inflated += len(data)
                 if self.inflated > self._most:
-                    raise FarmError(Code.BAD_ARCHIVE, f"the layer unpacks to more than the {self._most} bytes that are left for it")
+                    raise _Refused(f"the layer unpacks to more than the {self._most} bytes that are left for it")
                 return data
         if self._inflate.unused_data:
             raise ValueError("there is data after the gzip stream")

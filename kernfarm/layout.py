@@ -12,6 +12,7 @@ from typing import Any
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.steps import Attachment
+from kernfarm.regular import open_regular
 
 _FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar", "vmlinux")
 
@@ -45,7 +46,8 @@ def unite(folder: Path, indexes: Sequence[str]) -> str:
 def extract(folder: Path, platform: str, to: Path) -> list[str]:
     """The files of the image for a platform, into a folder; all digests checked. Raises FarmError(BAD_DIGEST, MISSING_FILE)."""
     try:
-        index = json.loads((folder / "index.json").read_text())
+        with open_regular(folder / "index.json") as file:
+            index = json.load(file)
     except (OSError, ValueError) as error:
         raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error}", where=str(folder)) from error
     top = json.loads(_read(folder, index["manifests"][0]["digest"]))
@@ -58,7 +60,7 @@ def extract(folder: Path, platform: str, to: Path) -> list[str]:
     names: list[str] = []
     for layer in manifest["layers"]:
         _read(folder, layer["digest"])
-        with tarfile.open(blob_path(folder, layer["digest"]), "r:gz") as tar:
+        with open_regular(blob_path(folder, layer["digest"])) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for member in tar:
                 # Only our own names, only regular files: nothing else can land anywhere.
                 if member.name in _FILES and member.isreg():
@@ -73,9 +75,10 @@ def extract(folder: Path, platform: str, to: Path) -> list[str]:
 
 def _read(folder: Path, digest: str) -> bytes:
     try:
-        data = blob_path(folder, digest).read_bytes()
+        with open_regular(blob_path(folder, digest)) as file:
+            data = file.read()
     except OSError as error:
-        raise FarmError(Code.MISSING_FILE, f"the layout lacks {digest}", where=str(folder)) from error
+        raise FarmError(Code.MISSING_FILE, f"the layout lacks {digest}: {error.strerror}", where=str(folder)) from error
     if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
         raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged", where=str(folder), hint="fetch the image again")
     return data

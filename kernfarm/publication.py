@@ -18,6 +18,7 @@ from kernel.steps import Artifact, Attachment
 from kernfarm import claims, layout, records, tags, verify_attached
 from kernfarm.records import Record
 from kernfarm.registry.content import Attached, Blob, Content, TaggedIndex
+from kernfarm.regular import open_regular
 from kernfarm.verify_source import LayoutSource
 
 _REF = "org.opencontainers.image.ref.name"
@@ -71,6 +72,7 @@ def _read(folder: Path, top: Mapping[str, Any]) -> StoredImage:
     for entry in entries:
         oci.platform_of(entry)
     attached = tuple(_attached(folder, entry) for entry in beside)
+    verify_attached.check_nothing_else(LayoutSource(folder), index.data)
     blobs = {blob.digest: blob for document in manifests for blob in _blobs(folder, document)}
     blobs |= {blob.digest: blob for each in attached for blob in _blobs(folder, each.document)}
     return StoredImage(
@@ -119,7 +121,7 @@ def _document(folder: Path, descriptor: Mapping[str, Any]) -> Document:
 def _check(path: Path, digest: str, size: int) -> None:
     hint = "kernfarm fetch into the same folder mends it"
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
             length = file.tell()
     except OSError as error:
@@ -132,7 +134,7 @@ def _check(path: Path, digest: str, size: int) -> None:
 
 def _bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_DOCUMENT_BYTES + 1)
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error.strerror}", where=str(path)) from error

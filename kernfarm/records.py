@@ -11,6 +11,7 @@ from typing import Any
 from kernel import digest as digests
 from kernel.errors import Code, FarmError
 from kernfarm import tags
+from kernfarm.regular import open_regular
 
 ONE, SEVERAL = "result.json", "result-*.json"
 # The farm's answer that it is made of has at most 8 MiB, and is written with indentation.
@@ -39,7 +40,7 @@ def files(folder: Path) -> tuple[Path, ...]:
 def read(path: Path) -> Record:
     """Raises FarmError: MISSING_FILE, BAD_ARCHIVE for what is no record of a build with an image."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"cannot read the build's record: {error.strerror}", where=str(path)) from error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,7 +76,7 @@ def verify(source: ImageSource, key: VerifyKey, *, builder: str = "", booted: bo
         for manifest, _, platform in found.manifests:
             _signatures(session, manifest, platform)
     if found is not None:
-        session.check("nothing else", digest, lambda: _nothing_else(source, _own(index, found)))
+        session.check("nothing else", digest, lambda: verify_attached.check_nothing_else(source, index))
     statements = _statements(session, digest)
     who = _claims(session, statements, found, builder)
     if found is not None:
@@ -155,15 +154,6 @@ def _claims(session: _Session, statements: dict[str, list[Statement]], found: Co
     return who
 
 
-def _own(index: bytes, found: Contents) -> set[str]:
-    """What something may hang beside: the index, its manifests, and the indexes of the builds that it is put together from."""
-    own = {found.index, *(manifest for manifest, _, _ in found.manifests)}
-    with suppress(KeyError, TypeError, AttributeError):  # of an index that is none the checks of its contents tell
-        for entry in json.loads(index)["manifests"]:
-            own.add(oci.index_of([entry]).digest)
-    return own
-
-
 def _record(path: Path, made: Sequence[Statement], index: bytes, found: Contents) -> None:
     """A record says what the provenance of its build does, and leads to the index that this build made."""
     record = records.read(path)
@@ -177,12 +167,6 @@ def _record(path: Path, made: Sequence[Statement], index: bytes, found: Contents
             raise FarmError(Code.BAD_ARCHIVE, f"the image's index is not one of builds: {error!r}", where=found.index) from error
     if record.index != own:
         raise FarmError(Code.BAD_DIGEST, f"the record leads to the index {record.index}, its build has made {own}", where=path.name)
-
-
-def _nothing_else(source: ImageSource, known: set[str]) -> None:
-    strangers = source.strangers(known)
-    if strangers:
-        raise FarmError(Code.BAD_ARCHIVE, f"the layout also has {strangers[0]}, which is not of this image", where=strangers[0])
 
 
 def _referrers(source: ImageSource, digest: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from kernel import digest as digests
 from kernel import oci
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import bundle, cosign, dsse, statement
@@ -151,6 +152,23 @@ def check_referrers_index(source: ImageSource, digest: str) -> bool:
     if missing:
         raise FarmError(Code.BAD_ARCHIVE, f"the index of referrers does not list {min(missing)}", where=tag)
     return True
+
+
+def check_nothing_else(source: ImageSource, index: bytes) -> None:
+    """Nothing comes with the image that does not hang beside it: `push` takes all of it along, each to the tag that it names."""
+    if strangers := source.strangers(_holders(index)):
+        message = f"the layout also has {strangers[0]}, which is not of this image"
+        raise FarmError(Code.BAD_ARCHIVE, message, where=strangers[0], hint="fetch the build again, into an empty folder")
+
+
+def _holders(index: bytes) -> set[str]:
+    """Digests that something may hang beside: the index of an image, its manifests, and the indexes of the builds that it is put together
+    from. Of an index that is none just its own."""
+    found = {digests.of_bytes(index)}
+    with suppress(KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        for entry in json.loads(index)["manifests"]:
+            found |= {str(entry["digest"]), oci.index_of([entry]).digest}
+    return {each for each in found if digests.is_digest(each)}
 
 
 def _envelope(data: bytes) -> Envelope:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from kernel.errors import Code, FarmError
 from kernel.signing import cosign
 from kernfarm import records
 from kernfarm.contents import DOCUMENT_BYTES
+from kernfarm.regular import open_regular
 
 _REF = "org.opencontainers.image.ref.name"
 
@@ -94,25 +95,28 @@ class LayoutSource:
         return self._chunks(digest, 0)
 
     def referrers(self, digest: str) -> Sequence[dict[str, Any]]:
-        found = []
-        for entry in self._entries:
-            if entry.get("mediaType") != oci.MANIFEST:
-                continue
-            try:
-                body = json.loads(self.manifest(_digest(entry, self._folder)))
-            except (FarmError, ValueError, RecursionError):
-                continue  # what can't be read refers to nothing; that it is missing among the referrers is said by the check
-            subject = body.get("subject") if isinstance(body, dict) else None
-            if isinstance(subject, dict) and subject.get("digest") == digest:
-                found.append(entry)
-        return found
+        return [entry for entry in self._entries if entry.get("mediaType") == oci.MANIFEST and self._subject(entry) == digest]
 
     def strangers(self, known: Collection[str]) -> Sequence[str]:
-        """Digests of entries that hang beside nothing: neither at a tag for one of the `known` digests, nor referring to one."""
-        tags = {tag(digest) for digest in known for tag in (cosign.signature_tag, cosign.attestation_tag, cosign.referrers_tag)}
-        mine = {str(entry.get("digest")) for digest in known for entry in self.referrers(digest)}
-        beside = self._entries[1:]
-        return [str(entry.get("digest")) for entry in beside if _tag(entry) not in tags and str(entry.get("digest")) not in mine]
+        """Digests of entries that hang beside none of the `known` digests. One with a tag has to be at a tag for them: whatever it refers
+        to, it would be pushed to that tag."""
+        tags = attachment_tags(known)
+        return [str(entry.get("digest")) for entry in self._entries[1:] if not self._is_beside(entry, known, tags)]
+
+    def _is_beside(self, entry: dict[str, Any], known: Collection[str], tags: Mapping[str, str]) -> bool:
+        kind, tag, subject = entry.get("mediaType"), _tag(entry), self._subject(entry)
+        if tag:
+            return tags.get(tag) == kind and (not subject or subject in known)
+        return kind == oci.MANIFEST and subject in known
+
+    def _subject(self, entry: dict[str, Any]) -> str:
+        """The digest that an entry refers to; "" for none."""
+        try:
+            body = json.loads(self.manifest(_digest(entry, self._folder)))
+        except (FarmError, ValueError, RecursionError):
+            return ""  # what can't be read refers to nothing; that it is missing among the referrers is said by the check
+        subject = body.get("subject") if isinstance(body, dict) else None
+        return str(subject.get("digest", "")) if isinstance(subject, dict) else ""
 
     def records(self) -> Sequence[Path]:
         """All that pushing could take, whichever it would."""
@@ -121,7 +125,7 @@ class LayoutSource:
     def _chunks(self, digest: str, limit: int) -> Iterator[bytes]:
         path = self._folder / "blobs" / "sha256" / digests.hex_of(digest)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 total = 0
                 while chunk := file.read(1 << 20):
                     total += len(chunk)
@@ -132,9 +136,15 @@ class LayoutSource:
             raise FarmError(Code.NOT_FOUND, f"the layout lacks {digest}: {error.strerror}", where=self.name) from error
 
 
+def attachment_tags(known: Collection[str]) -> dict[str, str]:
+    """The tags at which something hangs beside the `known` digests, each with the media type of what is there."""
+    kinds = ((cosign.signature_tag, oci.MANIFEST), (cosign.attestation_tag, oci.MANIFEST), (cosign.referrers_tag, oci.INDEX))
+    return {tag(digest): kind for digest in known for tag, kind in kinds}
+
+
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(DOCUMENT_BYTES + 1)
         if len(data) > DOCUMENT_BYTES:
             raise FarmError(Code.BAD_ARCHIVE, "too large", where=str(path))

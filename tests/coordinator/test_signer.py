@@ -18,7 +18,7 @@ from coordinator.signer.work import Signer
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import bundle, provenance, statement
 from kernel.steps import Artifact, SignResult, StepKind, Usage
-from kernfarm import verify
+from kernfarm import contents, verify
 from kernfarm.blobs import BlobStore
 from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
@@ -325,6 +325,19 @@ def retried(build: FakeBuild, number: int) -> list[Event]:
 def test_a_refused_build_that_is_retried_is_not_read_again(tmp_path: Path, name: str) -> None:
     build = FakeBuild(tmp_path)
     LIES[name][0](build)
+    read_once(build)
+
+
+@pytest.mark.parametrize(("bound", "most", "words"), [("_MOST_BYTES", 5000, "unpacks to more"), ("_MOST_FILES", 3, "members")])
+def test_a_layer_that_is_refused_for_its_cost_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, words: str
+) -> None:
+    monkeypatch.setattr(contents, bound, most)
+    assert words in read_once(FakeBuild(tmp_path)).message
+
+
+def read_once(build: FakeBuild) -> Problem:
+    """What the signer says, twice, of a build that it reads the first time only."""
     journal = build.play()
     one, store = counting(build)
     first = said_by(one, build)
@@ -334,6 +347,7 @@ def test_a_refused_build_that_is_retried_is_not_read_again(tmp_path: Path, name:
     journal.close()
     assert said_by(one, build) == first
     assert store.read == []
+    return first
 
 
 def test_a_refusal_does_not_outlive_its_reason(tmp_path: Path) -> None:

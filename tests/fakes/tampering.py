@@ -10,12 +10,14 @@ from typing import Any
 
 from coordinator.signer.keys import SigningKey
 from kernel import digest as digests
+from kernel import oci
 from kernel.signing import attach, bundle, cosign, dsse, statement
 from kernel.signing.dsse import Envelope
 from kernel.signing.statement import PROVENANCE, SPDX, Subject
 from tests.fakes.built import layer
 from tests.fakes.signed import REFERENCE, Layout, new_key, seal, with_predicate
 
+_REF = "org.opencontainers.image.ref.name"
 KEY = new_key()
 STRANGER = new_key()
 
@@ -182,9 +184,7 @@ def no_bundles(image: Layout, _: Layout) -> None:
 
 
 def no_tag(tag: Callable[[str], str]) -> Tamper:
-    return lambda image, _: image.remove(
-        lambda entry: entry.get("annotations", {}).get("org.opencontainers.image.ref.name") == tag(image.image)
-    )
+    return lambda image, _: image.remove(lambda entry: entry.get("annotations", {}).get(_REF) == tag(image.image))
 
 
 def bundle_of_another_version(image: Layout, _: Layout) -> None:
@@ -239,6 +239,36 @@ def second_record(image: Layout, other: Layout) -> None:
     (image.folder / "result-arm64.json").write_bytes((other.folder / "result.json").read_bytes())
     change_record(image, "release", value="6.1.999-linuxkit-rt", name="result-arm64.json")
 
+
+def strangers_image(tag: str = "", *, of: Callable[[Layout], str] = lambda image: image.image) -> Tamper:
+    """Somebody's own image, which says that it refers to a digest (the index's), at a tag; and no list tells what refers to what."""
+
+    def tamper(image: Layout, _: Layout) -> None:
+        lists = [cosign.referrers_tag(digest) for digest in (image.image, image.platform_manifest())]
+        image.remove(lambda entry: entry.get("annotations", {}).get(_REF) in lists)
+        packed, made = layer({"kernel": b"a kernel of mine"})
+        body = image.json(image.platform_manifest()) | {"artifactType": "application/x", "subject": {"digest": of(image)}}
+        body["layers"] = [{"mediaType": oci.LAYER, "digest": image.put(packed), "size": made.size}]
+        data = json.dumps(body).encode()
+        entry: dict[str, Any] = {"mediaType": oci.MANIFEST, "digest": image.put(data), "size": len(data), "artifactType": "application/x"}
+        if tag:
+            entry["annotations"] = {_REF: tag.format(own=digests.hex_of(image.platform_manifest()))}
+        image.edit(lambda entries: entries.append(entry))
+
+    return tamper
+
+
+# Nothing of these would be pushed either, and no key is needed to see that.
+STRANGERS: dict[str, Tamper] = {
+    "beside the index, at a free tag": strangers_image("latest"),
+    "beside the index, at a version's tag": strangers_image("6.1.998"),
+    "beside the platform's manifest, at a free tag": strangers_image("latest", of=Layout.platform_manifest),
+    "at cosign's tag for another digest": strangers_image(f"sha256-{'0' * 64}.sig"),
+    "at a tag like cosign's": strangers_image("sha256-{own}.sbom"),
+    "at the tag of a list of referrers": strangers_image("sha256-{own}"),
+    "at cosign's tag, beside another image": strangers_image("sha256-{own}.att", of=lambda _: digests.of_bytes(b"")),
+    "without a tag, beside another image": strangers_image(of=lambda _: digests.of_bytes(b"")),
+}
 
 TAMPERED: dict[str, tuple[Tamper, str, str]] = {
     "index changed": (lambda image, _: flip(image, image.image), "index digest", "damaged"),
@@ -326,6 +356,7 @@ TAMPERED: dict[str, tuple[Tamper, str, str]] = {
     "a record that provenance says nothing about": (
         stated(PROVENANCE, lambda body: body["buildDefinition"]["internalParameters"].pop("inputs")),
         "result record",
-        "provenance's nothing",
+        "signed by an older kernfarm",
     ),
+    **{f"a stranger's image {how}": (tamper, "nothing else", "not of this image") for how, tamper in STRANGERS.items()},
 }

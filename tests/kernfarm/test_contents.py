@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 import tracemalloc
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -96,6 +98,46 @@ def test_headers_of_headers_are_refused() -> None:
     """tarfile calls itself for each."""
     record = b"11 a=bcdef\n".ljust(512, b"\0")
     assert "RecursionError" in refused((header(tarfile.XHDTYPE, 11) + record) * 2000 + b"\0" * 1024)
+
+
+def global_header() -> bytes:
+    return header(tarfile.XGLTYPE, 11) + b"11 a=bcdef\n".ljust(512, b"\0")
+
+
+def many_members() -> bytes:
+    return header(tarfile.DIRTYPE) * 101 + b"\0" * 1024
+
+
+def many_bytes() -> bytes:
+    return header(tarfile.REGTYPE, 2 << 20) + bytes((2 << 20) + 1024)
+
+
+@pytest.mark.parametrize(
+    "tar", [gnu_sparse, pax_sparse, long_header, global_header, many_members, many_bytes], ids=lambda make: make.__name__
+)
+def test_a_refused_layer_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch, tar: Callable[[], bytes]) -> None:
+    """Whoever remembers the refusal has to know that the layer is the one that was meant; and a damaged one is called that."""
+    monkeypatch.setattr(contents, "_MOST_FILES", 100)
+    packed = gzip.compress(tar() + random.Random(1).randbytes(100_000), mtime=0)
+    chunks = iter([packed[:-50_000], packed[-50_000:]])
+    with pytest.raises(FarmError) as caught:
+        contents.read_layer(chunks, digests.of_bytes(packed), most=1 << 20)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
+    assert next(chunks, None) is None
+    with pytest.raises(FarmError, match="damaged") as caught:
+        contents.read_layer([packed, b"more"], digests.of_bytes(packed), most=1 << 20)
+    assert caught.value.problem.code is Code.BAD_DIGEST
+
+
+def test_what_the_source_of_a_refused_layer_says_is_not_lost() -> None:
+    """That nobody waits any more, or that its store is away, says nothing of the layer."""
+
+    def chunks() -> Iterator[bytes]:
+        yield gzip.compress(global_header(), mtime=0)
+        raise FarmError(Code.UNAVAILABLE, "away")
+
+    with pytest.raises(FarmError, match="away"):
+        contents.read_layer(chunks(), digests.of_bytes(b""))
 
 
 def image(layers: int) -> tuple[bytes, dict[str, bytes]]:

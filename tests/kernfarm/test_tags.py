@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import views
 from kernel.errors import Code, FarmError
 from kernfarm import tags
+from tests.fakes.built import FakeBuild
 from tests.fakes.layouts import result
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
@@ -102,6 +105,57 @@ def test_whose_build_it_was_how_it_went_and_how_json_writes_numbers_do_not() -> 
     same = changed(record, "inputs", "spec", "domain") | {"cpu_seconds": 9, "build": "b"}
     same["inputs"]["spec"]["number"] = 3.0
     assert content_hash([same]) == content_hash([record])
+
+
+# What a record has for the digest, field by field, and that digest in the provenance of builds that were signed.
+SIGNED: dict[str, Any] = {
+    "inputs": {
+        "config": "sha256:8df0ee607bb6445a7b001c3ff9fb0f5769a9f8686e8e72cd9ae783544b73b109",
+        "source": {
+            "facts": {
+                "patches": [],
+                "resolved": "6.1.999",
+                "sha256": "77292c8fba673524ae78d8428400fab6636128c45dafd9f70d9162e54306d9ae",
+                "signer": "A" * 40,
+                "url": "https://example.org/linux-6.1.999.tar.xz",
+            },
+            "tree": {
+                "tarball": "sha256:b608089734879cfb06c974d592537dd3e28086592f7f5556b82c836c8f7edb17",
+                "upper": "",
+                "version": "6.1.999",
+            },
+        },
+        "spec": {
+            "arch": "x86_64",
+            "config": {"base": "defconfig", "base_fragments": [], "file": None, "fragments": []},
+            "domain": "t",
+            "extends": "",
+            "flavour": "plain",
+            "local_version": "-linuxkit",
+            "outputs": ["kernel"],
+            "patches": [{"digest": "sha256:36d65898ac88d593753dd8daccb2b42e725970f3f2e2259b9e69fdc2898a54b8", "name": "0001-fix.patch"}],
+            "source": {"digest": "", "kind": "kernel.org", "ref": "6.1.999"},
+            "toolchain": "gcc-12",
+        },
+        "tree": {
+            "tarball": "sha256:b608089734879cfb06c974d592537dd3e28086592f7f5556b82c836c8f7edb17",
+            "upper": "sha256:aee610558292023758a4229ddcf75f167c9904313a83cf795232ed7f7e2131c9",
+            "version": "6.1.999",
+        },
+    },
+    "toolchain": {"compiler": "gcc-12 (Debian 12.2.0) 12.2.0", "name": "gcc-12"},
+}
+SIGNED_DIGEST = "sha256:e21d06ea029d38bde03b1a1c58e7815203942a41ce920f434eaf170a645e8b7d"
+
+
+def test_the_digest_of_builds_that_were_signed_stays(tmp_path: Path) -> None:
+    """Whoever adds a field to a record's inputs changes the digest of every build there is: its record no longer is what its provenance
+    says, and its tag with a hash another one. Leave a field's empty value out of the digest, then this holds unchanged."""
+    assert tags.inputs_digest(SIGNED) == SIGNED_DIGEST
+    build = FakeBuild(tmp_path)
+    build.play().close()
+    record = views.result_record(build.state)
+    assert tags.inputs_digest(record) == SIGNED_DIGEST, {key: record[key] for key in SIGNED}
 
 
 def test_an_organizations_repository() -> None:

@@ -23,7 +23,7 @@ from kernfarm.verify_key import VerifyKey
 from kernfarm.verify_source import LayoutSource
 from tests.fakes.built import FakeBuild
 from tests.fakes.signed import BUILDER, Layout, fetch, seal, signer, two_builds
-from tests.fakes.tampering import KEY, STRANGER, TAMPERED, change_record, first_layer, flip, other_layer, put_index, sign_index
+from tests.fakes.tampering import KEY, STRANGER, STRANGERS, TAMPERED, change_record, first_layer, flip, other_layer, put_index, sign_index
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,15 @@ def test_a_record_that_contradicts_its_provenance_is_not_pushed_either(image: La
     with pytest.raises(FarmError, match="the record") as caught:
         publication.read(image.folder)
     assert caught.value.problem.code is Code.BAD_SIGNATURE
+
+
+@pytest.mark.parametrize("how", STRANGERS)
+def test_a_strangers_image_in_the_layout_is_not_pushed_either(image: Layout, other: Layout, how: str) -> None:
+    """It would be at a tag that people follow, and the farm's image beside it."""
+    STRANGERS[how](image, other)
+    with pytest.raises(FarmError, match="not of this image") as caught:
+        publication.read(image.folder)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
 @pytest.mark.parametrize(("kind", "check_name"), [(PROVENANCE, "provenance of all"), (SPDX, "SBOM of all")])

@@ -1,0 +1,34 @@
+"""Opening files in folders that others have written: a pipe or a device under a file's name would be waited for, or read for ever."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+
+class NotRegularError(OSError):
+    """There is something else under that name."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(errno.EINVAL, "not a regular file", str(path))
+
+
+def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+    """Open a regular file for reading, without waiting; `follow`: also one that a symbolic link leads to.
+
+    Raises OSError, of these NotRegularError for anything else. The open file is looked at, so it can't be swapped in between."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        # A socket; or, where none is followed, a link.
+        if error.errno == errno.ENXIO or (error.errno == errno.ELOOP and not follow):
+            raise NotRegularError(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotRegularError(path)
+    return os.fdopen(descriptor, "rb")

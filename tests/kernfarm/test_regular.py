@@ -1,0 +1,69 @@
+"""Layouts that come from others, with something else than files in them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kernel.errors import Code, FarmError
+from kernfarm import layout, publication, records
+from kernfarm.verify_source import LayoutSource
+from tests.fakes import layouts
+
+
+@pytest.mark.parametrize("name", ["result.json", "index.json", "the index", "a layer", "a signature"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "folder", "device"])
+def test_what_is_no_file_is_said_and_not_waited_for(tmp_path: Path, name: str, make: Callable[[Path], None]) -> None:
+    """Nobody writes to the pipe, and a device never ends: whoever reads them would hang."""
+    index = layouts.write(tmp_path, seed="s", signatures=["first"])
+    image = publication.read(tmp_path)
+    named = {"the index": index, "a layer": image.blobs[1].digest, "a signature": image.attached[0].document.digest}
+    path = layout.blob_path(tmp_path, named[name]) if name in named else tmp_path / name
+    path.unlink()
+    make(path)
+    readers = [publication.read, verify_layout] + ([extract_again] if name in ("index.json", "the index", "a layer") else [])
+    for read in readers:
+        with deadline(5):
+            assert "not a regular file" in said(read, tmp_path)
+
+
+def verify_layout(folder: Path) -> None:
+    """Everything that `kernfarm verify` would open."""
+    source = LayoutSource(folder)
+    for path in source.records():
+        records.read(path)
+    for path in sorted((folder / "blobs/sha256").iterdir()):
+        for _ in source.blob(f"sha256:{path.name}"):
+            pass
+
+
+def extract_again(folder: Path) -> None:
+    layout.extract(folder, "linux/amd64", folder)
+
+
+def said(read: Callable[[Path], object], folder: Path) -> str:
+    with pytest.raises(FarmError) as caught:
+        read(folder)
+    assert caught.value.problem.code in (Code.MISSING_FILE, Code.NOT_FOUND)
+    return str(caught.value)
+
+
+@contextmanager
+def deadline(seconds: int) -> Iterator[None]:
+    """Fail instead of waiting for a pipe."""
+
+    def late(signum: int, frame: object) -> None:
+        raise AssertionError(f"still reading after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
