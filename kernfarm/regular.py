@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 
 class NotRegularError(OSError):
@@ -16,7 +16,7 @@ class NotRegularError(OSError):
         super().__init__(errno.EINVAL, "not a regular file", str(path))
 
 
-def open_regular(path: Path, *, follow: bool = True) -> IO[bytes]:
+def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
     """Open a regular file for reading, without waiting; `follow`: also one that a symbolic link leads to.
 
     Raises OSError, of these NotRegularError for anything else. The open file is looked at, so it can't be swapped in between."""
