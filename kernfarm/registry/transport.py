@@ -45,17 +45,11 @@ class _Direct(HTTPAdapter):
     """`requests` takes a proxy out of the environment also for this machine itself: what is plain HTTP here would leave it, logins and all.
     Here, as with Go's clients, loopback has no proxy, whatever NO_PROXY says."""
 
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        *words: Any,
-        proxies: Mapping[str, str] | None = None,
-        **options: Any,
-    ) -> requests.Response:
+    def send(self, request: requests.PreparedRequest, *words: Any, **options: Any) -> requests.Response:
         if challenge.on_loopback(request.url or ""):
-            proxies = None
+            options["proxies"] = None
             request.headers.pop("Proxy-Authorization", None)
-        return super().send(request, *words, proxies=proxies, **options)
+        return super().send(request, *words, **options)
 
 
 class _Session(requests.Session):
