@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -131,13 +131,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         name = details.method.rpartition("/")[2]
-        policy = self._policies[details.method]  # no server starts with a method that has none
         if handler.response_streaming:
             inner = handler.unary_stream or handler.stream_stream
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
 
             async def stream(request: Any, context: Any) -> Any:
-                async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)) as visit:
+                async with _Guard(name, context, self._observe), self._visit(details.method, request, context) as visit:
                     async for answer in _while_let_in(inner(request, context), visit, self._gate.recheck_seconds):
                         yield answer
 
@@ -146,7 +145,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
 
         async def unary(request: Any, context: Any) -> Any:
-            async with _Guard(name, context, self._observe), self._gate.visit(name, policy, context, _about(request)) as visit:
+            async with _Guard(name, context, self._observe), self._visit(details.method, request, context) as visit:
                 try:
                     # A deadline of our own for callers that set none: nothing may hold resources for ever.
                     async with asyncio.timeout(self._limits.get(name, self._limit)):
@@ -156,6 +155,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
         return make(unary, handler.request_deserializer, handler.response_serializer)
 
+    def _visit(self, method: str, request: Any, context: Any) -> AbstractAsyncContextManager[Visit]:
+        policy = self._policies.get(method)
+        if policy is None:
+            message, hint = "nobody has decided who may call this", "each method needs a policy in kernfarm/rpc.py"
+            raise FarmError(Code.PERMISSION_DENIED, message, where=method, hint=hint)
+        return self._gate.visit(method.rpartition("/")[2], policy, context, _about(request))
+
 
 def _about(request: Any) -> str:
     """The build that a request names, as it stands there."""
@@ -164,15 +170,26 @@ def _about(request: Any) -> str:
 
 
 async def _answer_while_let_in(answer: Coroutine[Any, Any, Any], visit: Visit, every: float) -> Any:
-    """A single answer; each `every` seconds that it takes (an upload can take an hour) it is checked that the caller may still have it."""
+    """A single answer; each `every` seconds that it takes (an upload can take an hour) it is checked that the caller may still have it.
+
+    An answer that comes while an identity provider is still asked is given: it is no later than one that came before."""
     waiting = asyncio.ensure_future(answer)
+    check = asyncio.ensure_future(_check_each(visit, every))
     try:
-        while not (await asyncio.wait({waiting}, timeout=every))[0]:
-            await visit.check()
+        await asyncio.wait({waiting, check}, return_when=asyncio.FIRST_COMPLETED)
+        if check.done():
+            check.result()
         return waiting.result()
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        for task in (waiting, check):
+            task.cancel()
+        await asyncio.gather(waiting, check, return_exceptions=True)
+
+
+async def _check_each(visit: Visit, every: float) -> NoReturn:
+    while True:
+        await asyncio.sleep(every)
+        await visit.check()
 
 
 async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterator[Any]:

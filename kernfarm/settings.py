@@ -6,11 +6,13 @@ A program reads one YAML file (JSON is YAML too); unknown names are refused with
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 
@@ -19,6 +21,21 @@ from kernel.errors import Code, FarmError
 T = TypeVar("T")
 MIB = 1 << 20
 GIB = 1 << 30
+# Above it a float no longer tells whole numbers apart.
+_LARGEST_WHOLE = 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class _Finite:
+    """What a number has to be beside finite: in words, and the test."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+# The kinds of float that there are. Not a number and infinity are neither: a wait for them never ends, or at once.
+Seconds = Annotated[float, _Finite("seconds above 0", lambda value: value > 0)]
+SecondsOrZero = Annotated[float, _Finite("seconds, 0 or more", lambda value: value >= 0)]
 
 
 def _setting(default: Any, why: str) -> Any:
@@ -37,7 +54,7 @@ class SourceSettings:
     git_protocols: tuple[str, ...] = _setting(
         ("https", "ssh"), "plain git:// and http:// are not authenticated, file:// reads the worker's disk"
     )
-    fetch_timeout_seconds: float = _setting(1800.0, "a 150 MB tarball over a 1 Mbit/s line")
+    fetch_timeout_seconds: Seconds = _setting(1800.0, "a 150 MB tarball over a 1 Mbit/s line")
     max_tarball_bytes: int = _setting(4 * GIB, "twenty times a kernel tarball of today: a bound against a hostile server")
 
 
@@ -84,7 +101,7 @@ class OidcSettings:
     teams: dict[str, str] | None = _setting(None, "values of that claim and the teams they mean; empty: the value is the team")
     role_claim: str = _setting("role", "claim that names the role; of a list the highest role counts")
     roles: dict[str, str] | None = _setting(None, "values of that claim and the roles they mean; empty: the value is the role")
-    leeway_seconds: float = _setting(30.0, "how far the provider's clock and ours may differ")
+    leeway_seconds: SecondsOrZero = _setting(30.0, "how far the provider's clock and ours may differ")
 
 
 _NO_TLS = TlsSettings()
@@ -102,7 +119,7 @@ class AccessSettings:
         None, "clients known by certificate: URI name (spiffe://...) or subject (CN=ci,O=Example) to TEAM/ROLE; needs tls.client_ca"
     )
     audit_file: str = _setting("", "where mutating calls are recorded, a JSON line each; empty: audit.jsonl in state_dir")
-    recheck_seconds: float = _setting(5.0, "how long a call may outlive its token, or the right that it was given")
+    recheck_seconds: Seconds = _setting(5.0, "how long a call may outlive its token, or the right that it was given")
 
 
 _NO_ACCESS = AccessSettings()
@@ -124,12 +141,12 @@ class CoordinatorSettings:
     ray_token_file: str = _setting("", "file with the cluster's token, mode 0600")
     metrics_listen: str = _setting("", "host:port to serve metrics on; empty: nowhere, because whoever reaches it may read them")
     metrics_address_file: str = _setting("", "where to write that address, as a target file for Prometheus' file_sd_configs")
-    heartbeat_seconds: float = _setting(2.0, "how often an attempt says that it lives")
-    heartbeat_timeout_seconds: float = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
-    step_timeout_seconds: float = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")
-    longest_shard_seconds: float = _setting(120.0, "CPU time of a shard at most: what is done again when a worker is lost")
+    heartbeat_seconds: Seconds = _setting(2.0, "how often an attempt says that it lives")
+    heartbeat_timeout_seconds: Seconds = _setting(20.0, "ten missed beats: a loaded node may be slow; a dead one Ray notices itself")
+    step_timeout_seconds: Seconds = _setting(7200.0, "a link with LTO takes an hour on slow machines; nothing takes two")
+    longest_shard_seconds: Seconds = _setting(120.0, "CPU time of a shard at most: what is done again when a worker is lost")
     signer_socket: str = _setting("", "Unix socket of the signer; empty: builds are not signed")
-    source_ttl_seconds: float = _setting(3600.0, "how long `debian:6.1` or a git branch means the tree it meant before")
+    source_ttl_seconds: SecondsOrZero = _setting(3600.0, "how long `debian:6.1` or a git branch means the tree it meant before")
     max_upload_bytes: int = _setting(4 * GIB, "as for fetched tarballs")
     memory_bytes: int = _setting(4 * GIB, "memory limit of an attempt, unless the worker's own is lower")
 
@@ -173,10 +190,11 @@ def load(kind: type[T], path: Path) -> T:
 
 
 def read(kind: type[T], values: Any, *, where: str) -> T:
-    """Settings from plain values, checked by name and type."""
+    """Settings from plain values, checked by name and type, numbers also by their kind. Raises FarmError(UNKNOWN_VALUE or
+    INVALID_ARGUMENT) naming the setting."""
     if not isinstance(values, dict):
         raise FarmError(Code.INVALID_ARGUMENT, "expected a mapping of settings", where=where)
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]  # T is always a dataclass here
     for name in values:
         if name not in known:
@@ -204,6 +222,12 @@ def plain(settings: Any) -> dict[str, Any]:
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
+    if origin is Annotated:
+        plain_hint, rule = typing.get_args(hint)
+        number = _convert(plain_hint, value, where)
+        if not (math.isfinite(number) and rule.holds(number)):
+            raise FarmError(Code.INVALID_ARGUMENT, f"expected {rule.words}, got {value!r}", where=where)
+        return number
     if origin is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if origin is dict and isinstance(value, dict):
@@ -214,7 +238,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return Path(value)
     if hasattr(hint, "__dataclass_fields__"):
         return read(hint, value, where=where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST_WHOLE:
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value

@@ -39,6 +39,11 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.host}:{parts.port or _PORTS[str(parts.scheme)]}"
 
 
+def on_loopback(url: str) -> bool:
+    """Whether an address is of this machine itself. Raises FarmError(UNAVAILABLE) for text that is no address."""
+    return is_loopback(str(_parsed(url).host))
+
+
 def _parsed(url: str) -> Url:
     """By the parser that the request goes by: another one may see another host in the same text (`http://one\\@other/`)."""
     try:

@@ -5,6 +5,7 @@ Source: the grammar of github.com/distribution/reference; repository names of th
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -75,7 +76,14 @@ class Reference:
 
 def is_loopback(name: str) -> bool:
     """Whether a host (an IPv6 address in brackets) is this machine itself."""
-    return name in ("localhost", "[::1]") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", name) is not None
+    if name == "localhost":
+        return True
+    try:
+        if name.startswith("[") and name.endswith("]"):
+            return ipaddress.IPv6Address(name[1:-1]).is_loopback
+        return ipaddress.IPv4Address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def _bad(text: str, why: str) -> FarmError:

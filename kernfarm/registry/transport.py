@@ -11,8 +11,10 @@ import time
 import urllib.parse
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from kernel.errors import Code, FarmError
 from kernfarm.registry import challenge, refusal
@@ -39,8 +41,24 @@ class Patience:
     answer_seconds: float = 300.0
 
 
+class _Direct(HTTPAdapter):
+    """`requests` takes a proxy out of the environment also for this machine itself: what is plain HTTP here would leave it, logins and all.
+    Here, as with Go's clients, loopback has no proxy, whatever NO_PROXY says."""
+
+    def send(self, request: requests.PreparedRequest, *words: Any, **options: Any) -> requests.Response:
+        if challenge.on_loopback(request.url or ""):
+            options["proxies"] = None
+            request.headers.pop("Proxy-Authorization", None)
+        return super().send(request, *words, **options)
+
+
 class _Session(requests.Session):
     """`requests` follows reads to other hosts, which get no login of ours, none out of ~/.netrc, and nothing without encryption."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("https://", "http://"):
+            self.mount(scheme, _Direct())
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         if self.should_strip_auth(response.request.url, prepared_request.url):  # type: ignore[no-untyped-call]

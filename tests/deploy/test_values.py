@@ -73,6 +73,8 @@ WRONG = (
     ("workerGroups.arm64.enabled=null", "/workerGroups/arm64"),
     ("networkPolicy.enabled=null", "/networkPolicy"),
     ('sources.kernelOrgUrl="ftp://example.org"', "/sources/kernelOrgUrl"),
+    ('sources.kernelOrgUrl="https:///pub"', "/sources/kernelOrgUrl"),
+    ('sources.kernelOrgUrl="https://jo:hunter2@mirror.example.org/pub"', "/sources/kernelOrgUrl"),
     ('sources.extraFingerprints=["647F28654894E3BD"]', "/sources/extraFingerprints/0"),
     ('sources.extraFingerprints=["0123456789ABCDEF0123456789ABCDEF01234567"]', "sources.keyringConfigMap"),
     ('sources.keyringConfigMap="Our keys"', "/sources/keyringConfigMap"),
@@ -107,6 +109,7 @@ CONTRADICTIONS = (
     (f'{_OIDC} access.oidc.jwksUrl="https://keys.example.org/"', "networkPolicy.oidcCidrs"),
     (f'{_OIDC} access.oidc.jwksUrl="https://keys.example.org/" access.oidc.jwksConfigMap="keys"', "/access/oidc/jwksUrl"),
     ('sources.kernelOrgUrl="http://mirror.example.org:8080/"', "networkPolicy.sources.ports: sources.kernelOrgUrl is on port 8080"),
+    ('sources.gitProtocols=["https","git"]', "networkPolicy.sources.ports: sources.gitProtocols has git, which is on port 9418"),
     ("workerGroups.amd64.enabled=false workerGroups.arm64.enabled=false", "workerGroups: none is enabled"),
     ("workerGroups.amd64.slots=2", "workerGroups.amd64.resources.limits.memory: 10Gi"),
     ('workerGroups.amd64.resources.limits.memory="6442450944"', "workerGroups.amd64.resources.limits.memory: 6442450944"),
@@ -150,6 +153,7 @@ def test_values_at_a_limit_are_taken() -> None:
     """The checks refuse what is wrong, and nothing else."""
     sets = ["workerGroups.amd64.slots=3", 'workerGroups.amd64.resources.limits.memory="20G"', 'blobs.kind="s3"', _S3]
     sets += ['networkPolicy.s3Cidrs=["192.0.2.0/24"]', "networkPolicy.s3Ports=[443,9000]", "coordinator.port=6386", "metrics.port=6386"]
+    sets += ['sources.gitProtocols=["https","git"]', "networkPolicy.sources.ports=[443,9418]"]
     sets += ['networkPolicy.oidcCidrs=["192.0.2.0/24"]', _OIDC.replace("example.org", "example.org:8443/realms/kernel")]
     words = [word for each in sets for word in ("--set-json", each)]
     done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *words)

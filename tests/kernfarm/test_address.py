@@ -31,6 +31,16 @@ def test_addresses(address: str) -> None:
         ("farm:0", "1 to 65535"),
         ("farm:65536", "1 to 65535"),
         ("unix://", "unix:///PATH"),
+        ("unix://h/p", "unix:///h/p"),
+        ("unix:///s\0", "HOST:PORT"),
+        ("farm\0:1", "HOST:PORT"),
+        ("xds:443", "whole name"),
+        ("DNS:443", "whole name"),
+        ("[:::::]:1", "[V6]:PORT"),
+        ("[1.2.3.4]:1", "[V6]:PORT"),
+        ("dns:///a:1", "without it: a:1"),
+        ("dns://", "HOST:PORT"),
+        ("https://u:pw@farm:1/x", "without it: farm:1"),
     ],
 )
 def test_what_is_no_address_is_said_with_the_form_that_is_one(address: str, hint: str) -> None:
@@ -38,6 +48,15 @@ def test_what_is_no_address_is_said_with_the_form_that_is_one(address: str, hint
         check(address)
     assert caught.value.problem.code is Code.INVALID_ARGUMENT
     assert hint in caught.value.problem.hint
+
+
+@pytest.mark.parametrize(
+    "address", ["https://u:hunter2@farm:1/x", "u:hunter2@farm:1", "https://u:hun://hunter2@farm:1", "u:hunter2@farm:1\0", "u:/hunter2@farm"]
+)
+def test_a_password_is_not_repeated(address: str) -> None:
+    with pytest.raises(FarmError) as caught:
+        check(address)
+    assert "hunter2" not in str(caught.value) and "hunter2" not in repr(caught.value.problem)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "http://127.0.0.1:7420"])

@@ -339,6 +339,38 @@ def test_the_login_goes_to_the_registry_only(tmp_path: Path) -> None:
         assert not any(asked.headers.get("authorization") for asked in other.asked)
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_proxy_sees_nothing_of_a_registry_on_this_machine(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Login, token, push and a read that leads elsewhere on this machine; plain HTTP that a proxy would read, were it asked."""
+    with FakeRegistry() as proxy, FakeRegistry() as registry:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://user:password@{proxy.address}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        port = registry.address.rpartition(":")[2]
+        realm = f"http://{host}:{port}/token"
+
+        def ask_for_login(asked: Asked) -> Answer | None:
+            if asked.path == "/token":
+                return Answer(200, {}, b'{"token": "t0ken"}')
+            if asked.path == "/v2/team/kernel/away":
+                return Answer(307, {"Location": f"http://{host}:{port}/elsewhere"})
+            if asked.path == "/elsewhere":
+                return Answer(200)
+            return None if asked.headers.get("authorization") else Answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}"'})
+
+        registry.faults = [ask_for_login]
+        layouts.write(tmp_path, seed="s")
+        content = publication.content([publication.read(tmp_path)])
+        login = Login(username=USER, password=PASSWORD)
+        with Transport(Reference.parse(f"{host}:{port}/team/kernel"), patience=QUICK, logins=lambda _: login) as transport:
+            push(Repository(transport), content, Options(), lambda words: None)
+            transport.request("GET", transport.url("away"), good=(200,))
+        assert {"/token", "/elsewhere"} <= {asked.path for asked in registry.asked}
+        assert not any(asked.headers.get("proxy-authorization") for asked in registry.asked)
+        assert proxy.asked == []
+
+
 LOGINS = [Login(username=USER, password=PASSWORD), Login(identity_token="t0ken")]
 
 

@@ -58,6 +58,7 @@ def test_a_reference_survives_being_written(text: str) -> None:
     [
         ("localhost/a", True), ("localhost:5000/a", True), ("127.0.0.1:5000/a", True), ("127.9.9.9:1/a", True), ("[::1]:5000/a", True),
         ("127.0.0.1.evil.example/a", False), ("localhost.evil.example:80/a", False), ("10.0.0.1:5000/a", False), ("a/b", False),
+        ("127.999.1.1/a", False), ("[::2]:5000/a", False), ("[0:0:0:0:0:0:0:1]:5000/a", True),
     ],
 )  # fmt: skip
 def test_only_this_machine_is_loopback(text: str, loopback: bool) -> None:

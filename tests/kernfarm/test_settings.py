@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import fields
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import yaml
 
 from kernel.errors import Code, FarmError
 from kernfarm import settings
-from kernfarm.settings import AccessSettings, CoordinatorSettings, OidcSettings, SourceSettings, TlsSettings, WorkerSettings
+from kernfarm.settings import AccessSettings, CoordinatorSettings, OidcSettings, SignerSettings, SourceSettings, TlsSettings, WorkerSettings
 
 
 @pytest.mark.parametrize("kind", [CoordinatorSettings, WorkerSettings, SourceSettings, AccessSettings, TlsSettings, OidcSettings])
@@ -70,3 +72,40 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FarmError) as caught:
         settings.load(WorkerSettings, tmp_path / "none.yaml")
     assert caught.value.problem.code is Code.MISSING_FILE
+
+
+def floats(kind: type[Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of a program's settings that are floats."""
+    for name, hint in typing.get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from floats(typing.cast(type[Any], hint), f"{prefix}{name}.")
+        elif hint is float:
+            yield prefix + name
+
+
+FLOATS = [(kind, name) for kind in (CoordinatorSettings, WorkerSettings, SignerSettings) for name in floats(kind)]
+MAY_BE_ZERO = ("access.oidc.leeway_seconds", "source_ttl_seconds")
+
+
+def load_one(kind: type[Any], name: str, value: str, folder: Path) -> Any:
+    path = folder / "settings.yaml"
+    *outer, inner = name.split(".")
+    path.write_text("".join(f"{each}: {{" for each in outer) + f"{inner}: {value}" + "}" * len(outer))
+    return settings.load(kind, path)
+
+
+@pytest.mark.parametrize("value", ["0", "0.0", "-1", ".nan", ".inf", "-.inf", "1" + "0" * 400])
+@pytest.mark.parametrize(("kind", "name"), FLOATS)
+def test_times_are_finite_and_above_zero(kind: type[Any], name: str, value: str, tmp_path: Path) -> None:
+    if name in MAY_BE_ZERO and value in ("0", "0.0"):
+        load_one(kind, name, value, tmp_path)
+        return
+    with pytest.raises(FarmError, match="expected ") as caught:
+        load_one(kind, name, value, tmp_path)
+    assert caught.value.problem.code is Code.INVALID_ARGUMENT
+    assert caught.value.problem.where.endswith(name.rpartition(".")[2])
+
+
+@pytest.mark.parametrize(("kind", "name"), FLOATS)
+def test_short_times_are_times(kind: type[Any], name: str, tmp_path: Path) -> None:
+    load_one(kind, name, "0.01", tmp_path)

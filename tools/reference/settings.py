@@ -12,7 +12,8 @@ from kernfarm.settings import GIB, CoordinatorSettings, SignerSettings, WorkerSe
 from tools.reference import markdown
 
 _INTRO = """Each program reads one YAML file. A name that is not listed here is refused with the nearest one that is, a value of another
-type with the type that is wanted. What is not set has its default.
+type with the type that is wanted. Numbers of seconds are finite and above 0 (`leeway_seconds` and `source_ttl_seconds` may be 0).
+What is not set has its default.
 
 `kernfarm up` writes these files into its state folder, the Helm chart makes them of its values, docker compose has them in `deploy/config`.
 """

@@ -1,0 +1,89 @@
+"""The interceptor around every call, with a gate that the test holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from kernel.errors import Code, FarmError
+from kernfarm import rpc
+from kernfarm.rpc import Interceptor, Policy, Visit
+
+
+class SlowVisit:
+    """Of a caller whose identity provider takes `seconds` to answer, and then `refuses` or not."""
+
+    def __init__(self, seconds: float, refuses: bool) -> None:
+        self._seconds = seconds
+        self._refuses = refuses
+
+    async def check(self) -> None:
+        await asyncio.sleep(self._seconds)
+        if self._refuses:
+            raise FarmError(Code.UNAUTHENTICATED, "the token was revoked")
+
+
+class OpenGate:
+    """Lets everybody in, and asks again each 10 ms."""
+
+    recheck_seconds = 0.01
+
+    def __init__(self, visit: Visit | None = None) -> None:
+        self._guest = visit or SlowVisit(0.0, refuses=False)
+
+    @asynccontextmanager
+    async def visit(self, method: str, policy: Policy, context: Any, about: str) -> AsyncIterator[Visit]:
+        yield self._guest
+
+
+async def call(gate: OpenGate, method: str, seconds: float = 0.0) -> bytes:
+    """Call a method that answers after so many seconds. Raises FarmError as the client's side sees it."""
+
+    async def echo(request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(seconds)
+        return request
+
+    service, _, name = method[1:].partition("/")
+    server = grpc.aio.server(interceptors=[Interceptor(gate)])
+    handlers = {name: grpc.unary_unary_rpc_method_handler(echo)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            return bytes(await channel.unary_unary(method)(b"answer", timeout=10))
+    except grpc.aio.AioRpcError as error:
+        raise rpc.to_error(error) from error
+    finally:
+        await server.stop(None)
+
+
+GET_BUILD = f"/{rpc.SERVICE}/GetBuild"
+
+
+async def test_a_method_without_a_policy_is_refused() -> None:
+    with pytest.raises(FarmError, match="nobody has decided who may call this") as caught:
+        await call(OpenGate(), "/extra.Extra/Do")
+    assert caught.value.problem.code is Code.PERMISSION_DENIED
+    assert caught.value.problem.where == "/extra.Extra/Do"
+
+
+async def test_an_answer_does_not_wait_for_an_identity_provider_that_hangs() -> None:
+    started = time.monotonic()
+    assert await call(OpenGate(SlowVisit(5.0, refuses=False)), GET_BUILD, seconds=0.1) == b"answer"
+    assert time.monotonic() - started < 3.0
+
+
+async def test_a_caller_who_may_not_stay_gets_no_answer() -> None:
+    with pytest.raises(FarmError, match="the token was revoked"):
+        await call(OpenGate(SlowVisit(0.05, refuses=True)), GET_BUILD, seconds=5.0)
+
+
+async def test_a_caller_who_may_stay_is_asked_about_again_and_again() -> None:
+    assert await call(OpenGate(SlowVisit(0.0, refuses=False)), GET_BUILD, seconds=0.1) == b"answer"
