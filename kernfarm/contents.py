@@ -59,12 +59,11 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """A layer as it was read: digest and size of what is stored, `diff_id` and bytes of the tar inside."""
+    """A layer as it was read: digest and size of what is stored, and `diff_id` of the tar inside."""
 
     digest: str
     size: int
     diff_id: str
-    unpacked: int
     files: tuple[File, ...]
 
 
@@ -98,6 +97,13 @@ class Contents:
 
 
 @dataclass(slots=True)
+class Budget:
+    """How many bytes layers may unpack to together. One that is refused has spent its part as well: it may be named again and again."""
+
+    left: int
+
+
+@dataclass(slots=True)
 class _Walk:
     """What has been found so far."""
 
@@ -106,7 +112,7 @@ class _Walk:
     manifests: list[tuple[str, int, str]] = field(default_factory=list)
     inside: list[tuple[str, File]] = field(default_factory=list)
     reached: dict[str, int] = field(default_factory=dict)
-    unpacked: int = 0
+    budget: Budget = field(default_factory=lambda: Budget(_MOST_BYTES))
 
     def check(self, name: str, where: str, look: Callable[[], None]) -> bool:
         """Note whether `look` raises FarmError."""
@@ -218,8 +224,7 @@ def _one_layer(walk: _Walk, descriptor: Any, diff_id: Any, owner: str, where: st
     def look() -> None:
         digest, size = named(descriptor)
         # What is left of the bound for all: a manifest may name one small layer thousands of times.
-        found = read_layer(_bounded(walk.fetch(digest), digest, size), digest, most=_MOST_BYTES - walk.unpacked)
-        walk.unpacked += found.unpacked
+        found = read_layer(_bounded(walk.fetch(digest), digest, size), digest, walk.budget)
         _same(digest, size, found.digest, found.size)
         if found.diff_id != diff_id:
             raise FarmError(Code.BAD_DIGEST, f"the tar in {digest} is {found.diff_id}, the config says {str(diff_id)[:80]}", where=digest)
@@ -238,12 +243,12 @@ def _bounded(chunks: Iterable[bytes], digest: str, size: int) -> Iterator[bytes]
         yield chunk
 
 
-def read_layer(chunks: Iterable[bytes], name: str, *, most: int = _MOST_BYTES) -> Layer:
-    """A gzip-compressed layer in one pass; digests are for the caller to compare. `name` is the digest that it should have, `most` how
-    many bytes it may unpack to. One that is refused is read to its end too, packed: only then it is known for what it is.
+def read_layer(chunks: Iterable[bytes], name: str, budget: Budget) -> Layer:
+    """A gzip-compressed layer in one pass; digests are for the caller to compare. `name` is the digest that it should have. One that is
+    refused is read to its end too, packed: only then it is known for what it is.
 
     Raises FarmError: BAD_ARCHIVE for what is no such thing, BAD_DIGEST when that is because it is damaged; and what `chunks` raises."""
-    stream = _Inflated(iter(chunks), most)
+    stream = _Inflated(iter(chunks), budget)
     files: list[File] = []
     try:
         with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_CHUNK, tarinfo=_PlainHeader) as tar:
@@ -263,7 +268,6 @@ def read_layer(chunks: Iterable[bytes], name: str, *, most: int = _MOST_BYTES) -
         digest=f"{digests.ALGORITHM}:{stream.packed.hexdigest()}",
         size=stream.size,
         diff_id=f"{digests.ALGORITHM}:{stream.plain.hexdigest()}",
-        unpacked=stream.inflated,
         files=tuple(files),
     )
 
@@ -316,12 +320,12 @@ def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> File:
 class _Inflated:
     """The tar inside a gzip stream, as a file that can only be read; counts and hashes both forms on the way."""
 
-    def __init__(self, chunks: Iterator[bytes], most: int) -> None:
+    def __init__(self, chunks: Iterator[bytes], budget: Budget) -> None:
         self._chunks = chunks
-        self._most = most
+        self._budget, self._most = budget, budget.left
         self._inflate = zlib.decompressobj(wbits=31)
         self._rest = b""
-        self.packed, self.plain, self.size, self.inflated = hashlib.sha256(), hashlib.sha256(), 0, 0
+        self.packed, self.plain, self.size = hashlib.sha256(), hashlib.sha256(), 0
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes; b"" at the end. Raises EOFError when the stream ends before gzip's own end."""
@@ -334,9 +338,10 @@ class _Inflated:
             self._rest = self._inflate.unconsumed_tail
             if data:
                 self.plain.update(data)
-                self.inflated += len(data)
-                if self.inflated > self._most:
+                if len(data) > self._budget.left:
+                    self._budget.left = 0
                     raise _Refused(f"the layer unpacks to more than the {self._most} bytes that are left for it")
+                self._budget.left -= len(data)
                 return data
         if self._inflate.unused_data:
             raise ValueError("there is data after the gzip stream")

@@ -49,7 +49,7 @@ def test_a_small_layer_costs_little(tar: object) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(FarmError) as caught:
-            contents.read_layer([packed], digests.of_bytes(packed))
+            contents.read_layer([packed], digests.of_bytes(packed), contents.Budget(1 << 40))
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
@@ -64,14 +64,14 @@ def test_a_layer_that_unpacks_to_too_much_is_refused() -> None:
         tar.addfile(member, io.BytesIO(b"\0" * member.size))
     packed = gzip.compress(raw.getvalue(), mtime=0)
     with pytest.raises(FarmError, match="unpacks to more") as caught:
-        contents.read_layer([packed], digests.of_bytes(packed), most=1 << 20)
+        contents.read_layer([packed], digests.of_bytes(packed), contents.Budget(1 << 20))
     assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
 def refused(tar: bytes) -> str:
     packed = gzip.compress(tar, mtime=0)
     with pytest.raises(FarmError) as caught:
-        contents.read_layer([packed], digests.of_bytes(packed))
+        contents.read_layer([packed], digests.of_bytes(packed), contents.Budget(1 << 40))
     assert caught.value.problem.code is Code.BAD_ARCHIVE
     return caught.value.problem.message
 
@@ -121,11 +121,11 @@ def test_a_refused_layer_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch, tar
     packed = gzip.compress(tar() + random.Random(1).randbytes(100_000), mtime=0)
     chunks = iter([packed[:-50_000], packed[-50_000:]])
     with pytest.raises(FarmError) as caught:
-        contents.read_layer(chunks, digests.of_bytes(packed), most=1 << 20)
+        contents.read_layer(chunks, digests.of_bytes(packed), contents.Budget(1 << 20))
     assert caught.value.problem.code is Code.BAD_ARCHIVE
     assert next(chunks, None) is None
     with pytest.raises(FarmError, match="damaged") as caught:
-        contents.read_layer([packed, b"more"], digests.of_bytes(packed), most=1 << 20)
+        contents.read_layer([packed, b"more"], digests.of_bytes(packed), contents.Budget(1 << 20))
     assert caught.value.problem.code is Code.BAD_DIGEST
 
 
@@ -137,7 +137,7 @@ def test_what_the_source_of_a_refused_layer_says_is_not_lost() -> None:
         raise FarmError(Code.UNAVAILABLE, "away")
 
     with pytest.raises(FarmError, match="away"):
-        contents.read_layer(chunks(), digests.of_bytes(b""))
+        contents.read_layer(chunks(), digests.of_bytes(b""), contents.Budget(1 << 40))
 
 
 def image(layers: int) -> tuple[bytes, dict[str, bytes]]:
@@ -163,3 +163,11 @@ def test_all_layers_of_an_image_share_one_bound(monkeypatch: pytest.MonkeyPatch)
     found = contents.inspect(index, lambda digest: [blobs[digest]])
     assert found.problem is not None and found.problem.code is Code.BAD_ARCHIVE
     assert "unpacks to more" in found.problem.message
+
+
+def test_a_layer_that_costs_too_much_is_paid_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "_MOST_BYTES", 1 << 19)
+    index, blobs = image(3)
+    found = contents.inspect(index, lambda digest: [blobs[digest]])
+    said = [check.problem.message for check in found.checks if check.name == "layer" and check.problem is not None]
+    assert [f"more than the {left} bytes" in message for left, message in zip((1 << 19, 0, 0), said, strict=True)] == [True, True, True]
