@@ -18,7 +18,7 @@ from kernel.steps import Artifact, Attachment
 from kernfarm import claims, layout, records, tags, verify_attached
 from kernfarm.records import Record
 from kernfarm.registry.content import Attached, Blob, Content, TaggedIndex
-from kernfarm.regular import open_regular
+from kernfarm.regular import open_regular, read_regular
 from kernfarm.verify_source import LayoutSource
 
 _REF = "org.opencontainers.image.ref.name"
@@ -134,13 +134,9 @@ def _check(path: Path, digest: str, size: int) -> None:
 
 def _bytes(path: Path) -> bytes:
     try:
-        with open_regular(path) as file:
-            data = file.read(_DOCUMENT_BYTES + 1)
+        return read_regular(path, _DOCUMENT_BYTES)
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error.strerror}", where=str(path)) from error
-    if len(data) > _DOCUMENT_BYTES:
-        raise FarmError(Code.BAD_ARCHIVE, f"more than {_DOCUMENT_BYTES} bytes", where=str(path))
-    return data
 
 
 def _json(path: Path, data: bytes) -> dict[str, Any]:

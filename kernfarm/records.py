@@ -11,7 +11,7 @@ from typing import Any
 from kernel import digest as digests
 from kernel.errors import Code, FarmError
 from kernfarm import tags
-from kernfarm.regular import open_regular
+from kernfarm.regular import read_regular
 
 ONE, SEVERAL = "result.json", "result-*.json"
 # The farm's answer that it is made of has at most 8 MiB, and is written with indentation.
@@ -31,6 +31,11 @@ class Record:
     index: str
 
 
+def of_arch(arch: str) -> str:
+    """The name of one of several builds' records."""
+    return SEVERAL.replace("*", arch)
+
+
 def files(folder: Path) -> tuple[Path, ...]:
     """`result.json` of one build, else `result-ARCH.json` of several; or none."""
     one = folder / ONE
@@ -40,12 +45,9 @@ def files(folder: Path) -> tuple[Path, ...]:
 def read(path: Path) -> Record:
     """Raises FarmError: MISSING_FILE, BAD_ARCHIVE for what is no record of a build with an image."""
     try:
-        with open_regular(path) as file:
-            data = file.read(_MOST_BYTES + 1)
+        data = read_regular(path, _MOST_BYTES)
     except OSError as error:
         raise FarmError(Code.MISSING_FILE, f"cannot read the build's record: {error.strerror}", where=str(path)) from error
-    if len(data) > _MOST_BYTES:
-        raise FarmError(Code.BAD_ARCHIVE, f"more than {_MOST_BYTES} bytes, too many for a build's record", where=str(path))
     try:
         return _record(path.name, json.loads(data))
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, RecursionError) as error:

@@ -8,6 +8,8 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+from kernel.errors import Code, FarmError
+
 
 class NotRegularError(OSError):
     """There is something else under that name."""
@@ -32,3 +34,12 @@ def open_regular(path: Path, *, follow: bool = True) -> BufferedReader:
         os.close(descriptor)
         raise NotRegularError(path)
     return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises OSError as open_regular, FarmError(BAD_ARCHIVE) for a larger one."""
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise FarmError(Code.BAD_ARCHIVE, f"more than {most} bytes", where=str(path))
+    return data

@@ -13,7 +13,7 @@ from kernel.errors import Code, FarmError
 from kernel.signing import cosign
 from kernfarm import records
 from kernfarm.contents import DOCUMENT_BYTES
-from kernfarm.regular import open_regular
+from kernfarm.regular import open_regular, read_regular
 
 _REF = "org.opencontainers.image.ref.name"
 
@@ -144,11 +144,7 @@ def attachment_tags(known: Collection[str]) -> dict[str, str]:
 
 def _load(path: Path) -> Any:
     try:
-        with open_regular(path) as file:
-            data = file.read(DOCUMENT_BYTES + 1)
-        if len(data) > DOCUMENT_BYTES:
-            raise FarmError(Code.BAD_ARCHIVE, "too large", where=str(path))
-        return json.loads(data)
+        return json.loads(read_regular(path, DOCUMENT_BYTES))
     except OSError as error:
         hint = "kernfarm fetch BUILD --to DIR"
         raise FarmError(Code.MISSING_FILE, f"no OCI layout: {error.strerror}", where=str(path), hint=hint) from error

@@ -18,7 +18,7 @@ from kernel import release
 from kernel.codec import from_plain
 from kernel.errors import HANDLING, Code, FarmError, Problem
 from kernel.steps import Attachment
-from kernfarm import boot, layout, request
+from kernfarm import boot, layout, records, request
 from kernfarm.cli.output import Output
 from kernfarm.cli.progress import ENDED, follow
 from kernfarm.client import BuildInfo, FarmClient
@@ -213,7 +213,7 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
         raise FarmError(Code.INVALID_ARGUMENT, message, where="fetch", hint="fetch each into a folder of its own")
     _clear(to)
     for info in infos:
-        await _fetch(client, info, to, record=f"result-{info['arch']}.json")
+        await _fetch(client, info, to, record=records.of_arch(info["arch"]))
     index = layout.unite(to, [info["images"][0]["index"] for info in infos])
     attached = [attachment for info in infos for attachment in info["attachments"]]
     if attached:
@@ -229,14 +229,14 @@ async def fetch_together(client: FarmClient, infos: Sequence[BuildInfo], to: Pat
 async def fetch_to(client: FarmClient, info: BuildInfo, to: Path, *, repository: str = LINUXKIT) -> None:
     """Write layout and result.json into a folder; whole blobs that are there are not fetched again. `repository` names the image."""
     _clear(to)
-    await _fetch(client, info, to, record="result.json")
+    await _fetch(client, info, to, record=records.ONE)
     index = info["images"][0]["index"]
     layout.finish(to, index, reference=_reference(info, repository), attachments=_attachments(info["attachments"]))
 
 
 def _clear(to: Path) -> None:
     """An earlier layout is none from here on, until there is a new one; its blobs stay, to be used again."""
-    for path in (to / "index.json", to / "result.json", *to.glob("result-*.json")):
+    for path in (to / "index.json", to / records.ONE, *to.glob(records.SEVERAL)):
         path.unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernel.errors import Code, FarmError
-from kernfarm import layout, publication, records
+from kernfarm import layout, publication, records, regular
 from kernfarm.verify_source import LayoutSource
 from tests.fakes import layouts
 
@@ -67,3 +67,12 @@ def deadline(seconds: int) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_is_read_whole_has_a_bound(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"1234")
+    assert regular.read_regular(file, 4) == b"1234"
+    with pytest.raises(FarmError) as caught:
+        regular.read_regular(file, 3)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
