@@ -126,10 +126,12 @@ class Proxy:
                 continue
             server = socket.create_connection(self._upstream)
             self._connections += [client, server]
-            self._begin(self._to_server, client, server)
-            self._begin(_copy, server, client)
+            cut, ended = threading.Event(), threading.Event()
+            self._begin(self._to_server, client, server, cut, ended)
+            self._begin(_to_client, server, client, cut, ended)
 
-    def _to_server(self, client: socket.socket, server: socket.socket) -> None:
+    def _to_server(self, client: socket.socket, server: socket.socket, cut_off: threading.Event, ended: threading.Event) -> None:
+        """A cut reaches the client only after the server has done with what came through: what a test then asks of the server is settled."""
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 with self._lock:
@@ -141,19 +143,26 @@ class Proxy:
                     elif self._left is not None:
                         self._left -= len(data)
                     self.passed += data
+                if cut:
+                    cut_off.set()
                 server.sendall(data)
                 time.sleep(self._pause)
                 if cut:
+                    server.shutdown(socket.SHUT_WR)
+                    assert ended.wait(20), "the server does not end a connection that was cut"
                     break
         _reset(client)
         _shut(server)
 
 
-def _copy(source: socket.socket, sink: socket.socket) -> None:
+def _to_client(server: socket.socket, client: socket.socket, cut_off: threading.Event, ended: threading.Event) -> None:
     with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    _shut(sink)
+        while data := server.recv(65536):
+            if not cut_off.is_set():
+                client.sendall(data)
+    ended.set()
+    if not cut_off.is_set():
+        _shut(client)
 
 
 def _shut(connection: socket.socket) -> None:
