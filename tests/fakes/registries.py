@@ -131,7 +131,7 @@ class Proxy:
             self._begin(_to_client, server, client, cut, ended)
 
     def _to_server(self, client: socket.socket, server: socket.socket, cut_off: threading.Event, ended: threading.Event) -> None:
-        """A cut reaches the client only after the server has done with what came through: what a test then asks of the server is settled."""
+        """A cut reaches the client only after the server has done with what came through, so that what it then asks for is settled."""
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 with self._lock:
