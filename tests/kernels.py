@@ -27,10 +27,10 @@ MODULES = ("isofs", "vfat", "squashfs", "loop", "md5")
 _DEMO = Path(__file__).resolve().parents[1] / "demo"
 
 
-def draft(*arches: str, toolchain: str = "gcc-12") -> Draft:
+def draft(*arches: str, toolchain: str = "gcc-12", flavours: tuple[str, ...] = ("plain",)) -> Draft:
     """The demo's request."""
     fragments = tuple((arch, (_DEMO / f"{arch}.config",)) for arch in arches)
-    return Draft(source="debian:6.1", arch=arches, toolchain=toolchain, base="tinyconfig", arch_fragments=fragments)
+    return Draft(source="debian:6.1", arch=arches, flavours=flavours, toolchain=toolchain, base="tinyconfig", arch_fragments=fragments)
 
 
 def linked(plain: PlainBuild, farm_state: Path, build_id: str) -> Path:

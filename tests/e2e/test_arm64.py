@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.plain import plain_make
 from kernel import elf, tables
-from kernel.steps import Tree
 from kernfarm import boot, process
+from tests.e2e.comparison import assert_bytes_of_a_plain_make
 from tests.e2e.conftest import Built, RealFarm
-from tests.kernels import MODULES, draft, linked, make_hello, sha
+from tests.kernels import MODULES, draft, make_hello
 
 pytestmark = [
     pytest.mark.e2e,
@@ -78,27 +77,4 @@ def test_kernel_devs_tools_run_on_arm64_and_make_a_module_that_loads(built: Buil
 
 
 def test_the_bytes_are_those_of_a_plain_make(built: Built, real_farm: RealFarm, plain_state: Path) -> None:
-    """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
-    source = built.record["inputs"]["tree"]
-    tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
-    config = built.files / "kernel_config"
-    blobs = f"file://{real_farm.state}/blobs"
-    with plain_make(
-        state=plain_state, blobs_url=blobs, tree=tree, config=config, arch="arm64", toolchain=built.info["toolchain"], jobs=2
-    ) as plain:
-        out = plain.out
-        assert (out / ".config").read_bytes() == config.read_bytes()
-        assert sha(out / ARM64.image_path) == sha(built.files / "kernel")
-        assert sha(out / "System.map") == sha(built.files / "System.map")
-        layer = linked(plain, real_farm.state, built.info["id"])
-        modules = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
-        trees = [str(path.relative_to(out)) for path in out.rglob("*.dtb")]
-        assert len(modules) >= 10
-        assert len(trees) >= 2
-        for name in ("vmlinux", "Module.symvers", *modules, *trees):
-            assert sha(out / name) == sha(layer / name), name
-        steps = built.record["steps"]
-        shards = [step for step in steps if step["key"].startswith("compile")]
-        assert next(step for step in steps if step["key"] == "link")["unplanned"] == []
-        assert sum(step["compiled"] for step in shards) == built.info["objects_planned"]
-        assert built.record["objects_compiled"] == len(plain.compiled), "something was compiled twice, or not at all"
+    assert_bytes_of_a_plain_make(built, real_farm, plain_state, trees=2)

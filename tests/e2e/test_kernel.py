@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.plain import plain_make
-from kernel.steps import Tree
 from kernfarm import boot, process, request
 from kernfarm.client import FarmClient
 from tests import faults
+from tests.e2e.comparison import assert_bytes_of_a_plain_make
 from tests.e2e.conftest import Built, RealFarm
-from tests.kernels import MODULES, draft, make_hello, sha
-from tests.kernels import linked as linked_layer
+from tests.kernels import MODULES, draft, make_hello
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -27,30 +25,10 @@ def built(real_farm: RealFarm) -> Built:
 
 
 def test_the_bytes_are_those_of_a_plain_make(built: Built, real_farm: RealFarm, plain_state: Path) -> None:
-    """One make, without ccache, of the same tree and config at the same paths; on other times and with two jobs."""
-    source = built.record["inputs"]["tree"]
-    tree = Tree(tarball=source["tarball"], upper=source["upper"], version=source["version"])
-    config = built.files / "kernel_config"
-    blobs = f"file://{real_farm.state}/blobs"
-    with plain_make(state=plain_state, blobs_url=blobs, tree=tree, config=config, arch="x86_64", toolchain="gcc-12", jobs=2) as plain:
-        out = plain.out
-        assert (out / ".config").read_bytes() == config.read_bytes()
-        assert sha(out / "arch/x86/boot/bzImage") == sha(built.files / "kernel")
-        assert sha(out / "System.map") == sha(built.files / "System.map")
-        linked = linked_layer(plain, real_farm.state, built.info["id"])
-        names = [str(path.relative_to(out)) for path in out.rglob("*.ko")]
-        assert len(names) >= 10
-        for name in ("vmlinux", "Module.symvers", *names):
-            assert sha(out / name) == sha(linked / name), name
-    steps = built.record["steps"]
-    assert isinstance(steps, list)
-    link = next(step for step in steps if step["key"] == "link")
-    shards = [step for step in steps if step["key"].startswith("compile")]
-    assert link["unplanned"] == [], "the link step compiled what a shard should have made"
+    assert_bytes_of_a_plain_make(built, real_farm, plain_state)
+    shards = [step for step in built.record["steps"] if step["key"].startswith("compile")]
     assert len(shards) >= 10
     assert {step["worker"] for step in shards} == {"worker-1", "worker-2"}
-    assert sum(step["compiled"] for step in shards) == built.info["objects_planned"]
-    assert built.record["objects_compiled"] == len(plain.compiled), "something was compiled twice, or not at all"
 
 
 def test_kernel_dev_alone_makes_a_module_and_the_image_boots_and_loads_it(built: Built, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_lower_memory_limit_holds(coordinators: int, workers: int, holds: in
 def test_a_silent_step_is_heard_of_at_least_each_heartbeat(node: Node) -> None:
     def step(context: Context) -> CompileResult:
         context.report(Progress(objects=7, doing="CC x.o"))
-        time.sleep(1.0)
+        time.sleep(2.0)
         return RESULT
 
     started = time.monotonic()
@@ -81,7 +81,7 @@ def test_a_silent_step_is_heard_of_at_least_each_heartbeat(node: Node) -> None:
         if isinstance(event, Heard):
             last = event.progress
     assert last == Progress(objects=7, doing="CC x.o")
-    assert max(later - earlier for earlier, later in zip([started, *times], times, strict=False)) < 0.3
+    assert max(later - earlier for earlier, later in zip([started, *times], times, strict=False)) < 1.0  # a busy machine may be late
 
 
 @pytest.mark.parametrize(
