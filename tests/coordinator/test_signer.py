@@ -15,6 +15,7 @@ from coordinator.events import BlobsLost, Cancelled, Event, Failed, Launched, Re
 from coordinator.journal_reader import JournalReader
 from coordinator.signer.evidence import Evidence
 from coordinator.signer.work import Signer
+from kernel import oci
 from kernel.errors import Code, FarmError, Problem
 from kernel.signing import bundle, provenance, statement
 from kernel.steps import Artifact, SignResult, StepKind, Usage
@@ -180,7 +181,7 @@ def blob_file(build: FakeBuild, digest: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["index", "manifest", "config", "layer-0", "layer-1"])
-@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "longer", "gone"])
 def test_a_damaged_blob_is_named_and_nothing_is_signed(tmp_path: Path, name: str, damage: str) -> None:
     """It is the store's loss, and made again: the coordinator hears which one."""
     build = FakeBuild(tmp_path)
@@ -191,9 +192,9 @@ def test_a_damaged_blob_is_named_and_nothing_is_signed(tmp_path: Path, name: str
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(data[:-1] if damage == "cut" else bytes([data[0] ^ 1]) + data[1:])
+        path.write_bytes({"cut": data[:-1], "longer": data + b"\n", "changed": bytes([data[0] ^ 1]) + data[1:]}[damage])
     problem = refusal(build)
-    assert problem.code is Code.BLOB_LOST or (damage == "cut" and problem.code is Code.SIGNING_REFUSED), problem
+    assert problem.code is Code.BLOB_LOST, problem
     assert digest in f"{problem.where} {problem.message}"
     assert not {each for each in (tmp_path / "blobs").rglob("*") if each.is_file()} - before
 
@@ -336,6 +337,21 @@ def test_a_layer_that_is_refused_for_its_cost_is_not_read_again(
     assert words in read_once(FakeBuild(tmp_path)).message
 
 
+@pytest.mark.parametrize("part", ["config", "layer"])
+def test_a_blob_that_is_said_to_be_smaller_is_not_read_again(tmp_path: Path, part: str) -> None:
+    """Reading stops where the descriptor does, so it is proved apart that the blob is what it is called."""
+    build = FakeBuild(tmp_path)
+    manifest = json.loads(build.blobs.get_bytes(build.image.manifest))
+    understated = manifest["config"] if part == "config" else manifest["layers"][0]
+    understated["size"] -= 1
+    document = oci.document(oci.MANIFEST, manifest)
+    (entry,) = json.loads(build.blobs.get_bytes(build.image.index))["manifests"]
+    index = oci.index_of([{**entry, **document.descriptor()}])
+    made = [Artifact(name=each.media_type, digest=build.blobs.put_bytes(each.data), size=len(each.data)) for each in (document, index)]
+    repackage(build, index=index.digest, manifest=document.digest, blobs=(*build.image.blobs, *made))
+    assert f"longer than the {understated['size']} bytes" in read_once(build).message
+
+
 def read_once(build: FakeBuild) -> Problem:
     """What the signer says, twice, of a build that it reads the first time only."""
     journal = build.play()
@@ -358,8 +374,7 @@ def test_a_refusal_does_not_outlive_its_reason(tmp_path: Path) -> None:
     layer = next(blob for blob in build.image.blobs if blob.name == "layer-0")
     data = blob_file(build, layer.digest).read_bytes()
     blob_file(build, layer.digest).write_bytes(data + b"more")
-    assert said_by(one, build).code is Code.SIGNING_REFUSED
-    blob_file(build, layer.digest).unlink()
+    assert said_by(one, build).code is Code.BLOB_LOST
     assert said_by(one, build).code is Code.BLOB_LOST
     blob_file(build, layer.digest).write_bytes(data)
     assert one.sign(build.build_id).attachments
