@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +17,7 @@ from coordinator.signer.work import Signer
 from kernel import oci
 from kernel.errors import Code, FarmError, Problem
 from kernel.steps import Artifact, StepKind, Usage
-from kernfarm import contents
+from kernfarm import contents, layers
 from kernfarm.blobs import BlobStore
 from tests.fakes.built import FakeBuild
 from tests.fakes.lies import LIES, repackage
@@ -68,11 +69,13 @@ def test_a_refused_build_that_is_retried_is_not_read_again(tmp_path: Path, name:
     read_once(build)
 
 
-@pytest.mark.parametrize(("bound", "most", "words"), [("_MOST_BYTES", 5000, "unpacks to more"), ("_MOST_FILES", 3, "members")])
+@pytest.mark.parametrize(
+    ("module", "bound", "most", "words"), [(contents, "_MOST_BYTES", 5000, "unpacks to more"), (layers, "_MOST_FILES", 3, "members")]
+)
 def test_a_layer_that_is_refused_for_its_cost_is_not_read_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, bound: str, most: int, words: str
 ) -> None:
-    monkeypatch.setattr(contents, bound, most)
+    monkeypatch.setattr(module, bound, most)
     assert words in read_once(FakeBuild(tmp_path)).message
 
 
