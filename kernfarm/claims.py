@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from kernel.errors import Code, FarmError
 from kernel.signing import provenance, spdx
 from kernel.signing.statement import Statement
-from kernfarm.contents import Contents, File
+from kernfarm.contents import Contents
+from kernfarm.layers import File
 from kernfarm.records import Record
 
 _INFO, _CONFIG = "kernel-source-info", "kernel_config"

@@ -6,6 +6,7 @@ Engines take no OCI layouts before version 25; all take what `docker save` write
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,10 @@ from docker import errors
 from kernel import digest as digests
 from kernel.errors import Code, FarmError
 from kernfarm import layout
+from kernfarm.contents import DOCUMENT_BYTES
 from kernfarm.publication import StoredImage
 from kernfarm.registry.reference import DOCKER_HUB, Reference
+from kernfarm.regular import open_blob, read_blob
 
 _CHUNK = 1 << 20
 # The engine answers when it has unpacked the last layer.
@@ -67,7 +70,7 @@ def load(images: Sequence[tuple[StoredImage, Sequence[Reference]]]) -> tuple[Loa
 def _load(client: docker.DockerClient, image: StoredImage, platform: str, references: Sequence[Reference]) -> Loaded:
     manifest = json.loads(image.manifests[image.platforms.index(platform)].data)
     names = [familiar(each) for each in references]
-    config = json.loads(layout.blob_path(image.folder, manifest["config"]["digest"]).read_bytes())
+    config = json.loads(_config(image.folder, manifest))
     # The SDK's types want bytes; the library sends whatever `requests` takes, so nothing has to be held or written down.
     client.images.load(cast(Any, archive(image.folder, manifest, names)))
     found = [client.images.get(name) for name in names]
@@ -99,33 +102,36 @@ def familiar(reference: Reference) -> str:
 
 
 def archive(folder: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> Iterator[bytes]:
-    """The tar that `docker save` would write of an image, in pieces."""
-    config = digests.hex_of(manifest["config"]["digest"])
-    layers = [digests.hex_of(layer["digest"]) for layer in manifest["layers"]]
-    listing = [{"Config": f"{config}.json", "RepoTags": list(names), "Layers": [f"{layer}/layer.tar" for layer in layers]}]
-    files = [(f"{config}.json", config), *((f"{layer}/layer.tar", layer) for layer in dict.fromkeys(layers))]
-    for name, hexes in files:
-        path = layout.blob_path(folder, f"sha256:{hexes}")
-        yield _header(name, path.stat().st_size)
-        with path.open("rb") as file:
-            yield from _padded(file)
-    data = json.dumps(listing).encode()
-    yield _header("manifest.json", len(data))
-    yield data + b"\0" * (-len(data) % tarfile.BLOCKSIZE)
+    """The tar that `docker save` would write of an image, in pieces. Its listing comes last: what is broken off before is no image.
+
+    Raises FarmError: MISSING_FILE, BAD_DIGEST for a file of the layout that is not what the manifest says."""
+    config = f"{digests.hex_of(manifest['config']['digest'])}.json"
+    layers = [f"{digests.hex_of(layer['digest'])}/layer.tar" for layer in manifest["layers"]]
+    data = _config(folder, manifest)
+    yield from _member(config, io.BytesIO(data), len(data))
+    for name, layer in dict(zip(layers, manifest["layers"], strict=True)).items():
+        with open_blob(layout.blob_path(folder, layer["digest"]), layer["digest"]) as file:
+            yield from _member(name, file, layer["size"])
+    listing = json.dumps([{"Config": config, "RepoTags": list(names), "Layers": layers}]).encode()
+    yield from _member("manifest.json", io.BytesIO(listing), len(listing))
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
-def _header(name: str, size: int) -> bytes:
+def _config(folder: Path, manifest: Mapping[str, Any]) -> bytes:
+    """Read whole: that it is the one of the manifest an engine need not notice. What is in the layers it holds against the config."""
+    digest = manifest["config"]["digest"]
+    return read_blob(layout.blob_path(folder, digest), digest, DOCUMENT_BYTES)
+
+
+def _member(name: str, file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Never more than `size` bytes: what somebody adds to an open file would be members of the tar."""
     member = tarfile.TarInfo(name)
     member.size = size
     # A layer may be larger than the 8 GB that USTAR can say.
-    return member.tobuf(tarfile.PAX_FORMAT)
-
-
-def _padded(file: IO[bytes]) -> Iterator[bytes]:
-    size = 0
-    while chunk := file.read(_CHUNK):
-        size += len(chunk)
+    yield member.tobuf(tarfile.PAX_FORMAT)
+    left = size
+    while chunk := file.read(min(left, _CHUNK)):
+        left -= len(chunk)
         yield chunk
     yield b"\0" * (-size % tarfile.BLOCKSIZE)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tarfile
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from typing import Any
 from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.steps import Attachment
-from kernfarm.regular import open_regular
+from kernfarm.contents import DOCUMENT_BYTES
+from kernfarm.regular import open_blob, open_regular, read_blob
 
 _FILES = ("kernel", "kernel.tar", "System.map", "kernel_config", "kernel-source-info", "kernel-dev.tar", "kernel-headers.tar", "vmlinux")
 
@@ -59,8 +59,7 @@ def extract(folder: Path, platform: str, to: Path) -> list[str]:
     manifest: dict[str, Any] = json.loads(_read(folder, found[0]["digest"]))
     names: list[str] = []
     for layer in manifest["layers"]:
-        _read(folder, layer["digest"])
-        with open_regular(blob_path(folder, layer["digest"])) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
+        with open_blob(blob_path(folder, layer["digest"]), layer["digest"]) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for member in tar:
                 # Only our own names, only regular files: nothing else can land anywhere.
                 if member.name in _FILES and member.isreg():
@@ -74,11 +73,4 @@ def extract(folder: Path, platform: str, to: Path) -> list[str]:
 
 
 def _read(folder: Path, digest: str) -> bytes:
-    try:
-        with open_regular(blob_path(folder, digest)) as file:
-            data = file.read()
-    except OSError as error:
-        raise FarmError(Code.MISSING_FILE, f"the layout lacks {digest}: {error.strerror}", where=str(folder)) from error
-    if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
-        raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged", where=str(folder), hint="fetch the image again")
-    return data
+    return read_blob(blob_path(folder, digest), digest, DOCUMENT_BYTES)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from kernel.steps import Artifact, Attachment
 from kernfarm import claims, layout, records, tags, verify_attached
 from kernfarm.records import Record
 from kernfarm.registry.content import Attached, Blob, Content, TaggedIndex
-from kernfarm.regular import open_regular, read_regular
+from kernfarm.regular import open_blob, read_blob, read_regular
 from kernfarm.verify_source import LayoutSource
 
 _REF = "org.opencontainers.image.ref.name"
@@ -106,30 +106,28 @@ def _blobs(folder: Path, document: Document) -> Iterator[Blob]:
     body = json.loads(document.data)
     for name, descriptor in [("config", body["config"]), *((f"layer {number}", each) for number, each in enumerate(body["layers"], 1))]:
         digest, size = descriptor["digest"], descriptor["size"]
-        path = layout.blob_path(folder, f"sha256:{digests.hex_of(digest)}")
-        _check(path, digest, size)
+        path = _path(folder, digest)
+        with open_blob(path, digest) as file:
+            _check_size(path, digest, file.seek(0, os.SEEK_END), size)
         yield Blob(digest=digest, size=size, path=path, holds=name)
 
 
 def _document(folder: Path, descriptor: Mapping[str, Any]) -> Document:
     digest = descriptor["digest"]
-    path = layout.blob_path(folder, f"sha256:{digests.hex_of(digest)}")
-    _check(path, digest, descriptor["size"])
-    return Document(media_type=descriptor["mediaType"], data=_bytes(path))
+    path = _path(folder, digest)
+    data = read_blob(path, digest, _DOCUMENT_BYTES)
+    _check_size(path, digest, len(data), descriptor["size"])
+    return Document(media_type=descriptor["mediaType"], data=data)
 
 
-def _check(path: Path, digest: str, size: int) -> None:
-    hint = "kernfarm fetch into the same folder mends it"
-    try:
-        with open_regular(path) as file:
-            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-            length = file.tell()
-    except OSError as error:
-        raise FarmError(Code.MISSING_FILE, f"the layout lacks {digest}: {error.strerror}", where=str(path), hint=hint) from error
-    if found != digest:
-        raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged", where=str(path), hint=hint)
-    if length != size:
-        raise FarmError(Code.BAD_ARCHIVE, f"{digest} has {length} bytes, its descriptor says {size}", where=str(path))
+def _path(folder: Path, digest: str) -> Path:
+    """Where a digest that somebody wrote leads to. Raises ValueError for what is none."""
+    return layout.blob_path(folder, f"{digests.ALGORITHM}:{digests.hex_of(digest)}")
+
+
+def _check_size(path: Path, digest: str, found: int, size: int) -> None:
+    if found != size:
+        raise FarmError(Code.BAD_ARCHIVE, f"{digest} has {found} bytes, its descriptor says {size}", where=str(path))
 
 
 def _bytes(path: Path) -> bytes:
@@ -172,8 +170,7 @@ def _parts(folder: Path, index: Document) -> tuple[Part, ...]:
 def _part(folder: Path, record: Record, whole: set[str]) -> Part:
     path = layout.blob_path(folder, record.index)
     if path.exists():
-        _check(path, record.index, path.stat().st_size)
-        index = Document(media_type=oci.INDEX, data=_bytes(path))
+        index = Document(media_type=oci.INDEX, data=read_blob(path, record.index, _DOCUMENT_BYTES))
         entries = tuple(json.loads(index.data)["manifests"])
         if {entry["digest"] for entry in entries} <= whole:
             return Part(index=index, entries=entries, record=record)

@@ -1,4 +1,4 @@
-"""Reading for one question: it ends when nobody waits for the answer any more, and knows whether all of it was proved by its digest."""
+"""Reading for one question: it ends when nobody waits for the answer any more, and knows what of it was proved by its digest."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ class Reading:
     def __init__(self, blobs: BlobStore, gone: Callable[[], bool]) -> None:
         self._blobs = blobs
         self._gone = gone
-        self._begun = 0
+        # Digests of blobs that were begun, and whether one was read to its end, where the store checks it.
+        self._proved: dict[str, bool] = {}
 
-    @property
-    def whole(self) -> bool:
-        """Whether each blob that was begun was read to its end, where the store checks the digest."""
-        return self._begun == 0
+    def prove(self) -> None:
+        """Read to its end, once, each blob that was only begun: what makes somebody stop may be the store's damage. Raises FarmError as
+        `fetch`, BLOB_LOST for a blob that is not what it is called."""
+        for digest in [digest for digest, proved in self._proved.items() if not proved]:
+            for _ in self.fetch(digest):
+                pass
 
     def fetch(self, digest: str) -> Iterator[bytes]:
         """A blob in chunks. Raises FarmError: UNAVAILABLE when the caller has gone, and as BlobStore.stream."""
-        self._begun += 1
+        self._proved.setdefault(digest, False)
         chunks = self._blobs.stream(digest)
         while True:
             if self._gone():
@@ -32,4 +35,4 @@ class Reading:
             if chunk is None:
                 break
             yield chunk
-        self._begun -= 1
+        self._proved[digest] = True

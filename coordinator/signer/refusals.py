@@ -23,8 +23,8 @@ class Refusals:
 
     @contextmanager
     def about(self, record: bytes, reading: Reading) -> Iterator[None]:
-        """Around the reading of a build. Raises the FarmError(SIGNING_REFUSED) that there was before. Keeps one that comes out, unless
-        something was not read to its end: that may be the store's damage, and another time be mended."""
+        """Around the reading of a build. Raises the FarmError(SIGNING_REFUSED) that there was before. Keeps one that comes out, when
+        all that was read is proved; else raises the FarmError(BLOB_LOST) of the store's damage, which another time may be mended."""
         key = digests.of_bytes(record)
         if known := self._known.get(key):
             self._known.move_to_end(key)
@@ -32,7 +32,8 @@ class Refusals:
         try:
             yield
         except FarmError as error:
-            if error.problem.code is Code.SIGNING_REFUSED and reading.whole:
+            if error.problem.code is Code.SIGNING_REFUSED:
+                reading.prove()
                 self._known[key] = error.problem
                 if len(self._known) > _KEPT:
                     self._known.popitem(last=False)

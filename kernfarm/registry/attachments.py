@@ -14,7 +14,7 @@ from kernel import oci
 from kernel.errors import Code, FarmError
 from kernel.oci import Document
 from kernfarm.registry import upload
-from kernfarm.registry.content import Attached
+from kernfarm.registry.content import Attached, Blob
 from kernfarm.registry.repository import Repository, descriptors, fallback_tag
 
 _FALLBACK = re.compile(r"sha256-[0-9a-f]{64}")
@@ -147,7 +147,8 @@ def _upload_bytes(repository: Repository, document: Document) -> None:
     with tempfile.NamedTemporaryFile() as file:
         file.write(document.data)
         file.flush()
-        upload.upload(repository, document.digest, Path(file.name), sent=lambda _: None)
+        blob = Blob(digest=document.digest, size=len(document.data), path=Path(file.name), holds="config")
+        upload.upload(repository, blob, sent=lambda _: None)
 
 
 def _subject(document: Document) -> str:

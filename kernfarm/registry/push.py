@@ -78,7 +78,7 @@ def _put_blob(repository: Repository, blob: Blob, options: Options, say: Say) ->
     def sent(size: int) -> None:
         say(f"{title}: {size / 1e6:.1f} MB sent")
 
-    if upload.upload(repository, blob.digest, blob.path, mount_from=options.mount_from, chunk_bytes=options.chunk_bytes, sent=sent):
+    if upload.upload(repository, blob, mount_from=options.mount_from, chunk_bytes=options.chunk_bytes, sent=sent):
         say(f"{title}: mounted")
         return "mounted"
     stored = repository.blob_size(blob.digest, push=True)

@@ -6,13 +6,14 @@ import logging
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import IO
 
 import requests
 
 from kernel.errors import Code, FarmError
+from kernfarm.registry.content import Blob
 from kernfarm.registry.repository import Repository
+from kernfarm.regular import open_blob
 
 log = logging.getLogger(__name__)
 
@@ -31,25 +32,24 @@ class _Lost(Exception):
 
 def upload(
     repository: Repository,
-    digest: str,
-    path: Path,
+    blob: Blob,
     *,
     mount_from: Sequence[str] = (),
     chunk_bytes: int = CHUNK,
     sent: Callable[[int], None],
 ) -> bool:
-    """Put a file's content where the registry has none of this digest. `sent` hears of bytes that were accepted. True when it was
-    mounted instead of sent. Raises FarmError as Repository's methods do."""
+    """Put a blob where the registry has none. `sent` hears of bytes that were accepted. True when it was mounted instead of sent. Raises
+    FarmError: MISSING_FILE, BAD_DIGEST for a file that is not that blob (any more), and as Repository's methods do."""
     for other in mount_from:
-        if _mount(repository, digest, other):
+        if _mount(repository, blob.digest, other):
             return True
     for _ in range(_SESSIONS):
         try:
-            _session(repository, digest, path, chunk_bytes, sent)
+            _session(repository, blob, chunk_bytes, sent)
             return False
         except _Lost as lost:
-            log.info("%s: upload of %s begins anew: %s", repository.name, digest, lost)
-    message = f"the registry lost the upload of {digest} {_SESSIONS} times"
+            log.info("%s: upload of %s begins anew: %s", repository.name, blob.digest, lost)
+    message = f"the registry lost the upload of {blob.digest} {_SESSIONS} times"
     raise FarmError(Code.UNAVAILABLE, message, where=repository.name, hint="push again; what it has already is not sent twice")
 
 
@@ -70,32 +70,36 @@ def _mount(repository: Repository, digest: str, other: str) -> bool:
     return False
 
 
-def _session(repository: Repository, digest: str, path: Path, chunk_bytes: int, sent: Callable[[int], None]) -> None:
-    transport = repository.transport
-    response = transport.request("POST", transport.url("blobs/uploads/"), good=(202,), push=True)
-    least = response.headers.get("OCI-Chunk-Min-Length", "0")
-    size = min(_LARGEST_CHUNK, max(chunk_bytes, int(least) if least.isdigit() else 0))
-    location = transport.location(response)
-    breaks = 0
-    with path.open("rb") as file:
-        offset, total = 0, path.stat().st_size
-        while offset < total:
-            before = offset
-            try:
-                location, offset = _chunk(repository, location, file, offset, size)
-                if not before < offset <= total:
-                    raise _Lost(f"after a chunk from {before} on it says that it has {offset} bytes")
-                sent(offset)
-            except FarmError as error:
-                breaks += 1
-                if error.problem.code is not Code.UNAVAILABLE or breaks > _BREAKS:
-                    raise
-                location, offset = _status(repository, location)
-                if offset > total:
-                    raise _Lost(f"it says that it has {offset} bytes of {total}") from error
-            if offset > before:
-                breaks = 0
-    _commit(repository, location, digest)
+def _session(repository: Repository, blob: Blob, chunk_bytes: int, sent: Callable[[int], None]) -> None:
+    with open_blob(blob.path, blob.digest) as file:
+        transport = repository.transport
+        response = transport.request("POST", transport.url("blobs/uploads/"), good=(202,), push=True)
+        least = response.headers.get("OCI-Chunk-Min-Length", "0")
+        size = min(_LARGEST_CHUNK, max(chunk_bytes, int(least) if least.isdigit() else 0))
+        location = _send(repository, transport.location(response), file, blob.size, size, sent)
+    _commit(repository, location, blob.digest)
+
+
+def _send(repository: Repository, location: str, file: IO[bytes], total: int, size: int, sent: Callable[[int], None]) -> str:
+    """All chunks; the session's location then."""
+    offset = breaks = 0
+    while offset < total:
+        before = offset
+        try:
+            location, offset = _chunk(repository, location, file, offset, size)
+            if not before < offset <= total:
+                raise _Lost(f"after a chunk from {before} on it says that it has {offset} bytes")
+            sent(offset)
+        except FarmError as error:
+            breaks += 1
+            if error.problem.code is not Code.UNAVAILABLE or breaks > _BREAKS:
+                raise
+            location, offset = _status(repository, location)
+            if offset > total:
+                raise _Lost(f"it says that it has {offset} bytes of {total}") from error
+        if offset > before:
+            breaks = 0
+    return location
 
 
 def _chunk(repository: Repository, location: str, file: IO[bytes], offset: int, size: int) -> tuple[str, int]:

@@ -112,6 +112,11 @@ class FakeBuild:
     def image(self) -> Image:
         return self.packaged.images[0]
 
+    def blob_file(self, digest: str) -> Path:
+        """Where the store keeps a blob."""
+        name = digest.removeprefix("sha256:")
+        return self.home / "blobs" / "blobs" / name[:2] / name[2:]
+
     def play(self, until: StepKind = StepKind.BOOT) -> Journal:
         """Write the journal of a build whose steps up to `until` have succeeded; returns the open journal."""
         journal = Journal(self.journal_url)

@@ -15,7 +15,8 @@ from typing import Any
 
 from kernfarm import process
 
-# Password `p@ss:word`.
+USER, PASSWORD = "kernel", "p@ss:word"
+# Of that user.
 HTPASSWD = "kernel:$2b$04$J/kLOgGK9MBs1nD6SW1b9OiUS76CUPQbHV2wRORIyTepaTHX0qehO\n"
 
 

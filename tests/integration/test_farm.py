@@ -4,11 +4,9 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import tarfile
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,48 +19,15 @@ from kernel.errors import Code, FarmError
 from kernfarm import layout, process, request
 from kernfarm.cli import commands
 from kernfarm.cli.embedded import EmbeddedFarm
-from kernfarm.client import BuildInfo, FarmClient
+from kernfarm.client import FarmClient
 from kernfarm.request import Draft
 from tests import faults
 from tests.fakes import fake_linux
+from tests.integration.builds import SLOW, SLOWISH, compiling, end, idle, kernfarm, submit, until, with_config
 
 pytestmark = pytest.mark.ray
 
 EMBEDDED = "urn:kernfarm:builder:embedded"
-SLOW = 'CONFIG_FAKE_SLOW=y\nCONFIG_FAKE_SLOW_SECONDS="1"\n'
-# Long enough to be killed in.
-SLOWISH = SLOW.replace("1", "0.4")
-
-
-def kernfarm(farm: EmbeddedFarm, *words: str, timeout: float = 240) -> process.Completed:
-    """The command line as a user calls it, without a terminal."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, **farm.environment, "HOME": "/tmp", "NO_COLOR": "1"}
-    program = str(Path(sys.executable).with_name("kernfarm"))
-    return process.run((program, *words), env=env, timeout_seconds=timeout)
-
-
-async def submit(client: FarmClient, draft: Draft, *, clean: bool = False) -> str:
-    prepared = request.prepare(draft)
-    builds = await client.submit(prepared.spec, prepared.uploads, request_id=str(uuid.uuid4()), clean=clean)
-    return str(builds[0]["id"])
-
-
-async def end(client: FarmClient, build_id: str) -> BuildInfo:
-    return [info async for info in client.watch(build_id)][-1]
-
-
-async def until(client: FarmClient, build_id: str, check: Callable[[BuildInfo], bool]) -> BuildInfo:
-    async for info in client.watch(build_id):
-        if check(info):
-            return info
-    raise AssertionError("the build ended before")
-
-
-def with_config(draft: Draft, folder: Path, text: str) -> Draft:
-    path = folder / "my.config"
-    path.write_text(text)
-    return replace(draft, fragments=(path,))
 
 
 async def test_a_build_from_submit_to_image(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
@@ -225,10 +190,10 @@ async def test_two_builds_of_one_source_fetch_it_once(farm: EmbeddedFarm, draft:
 async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:
     async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, replace(with_config(draft, tmp_path, SLOWISH), local_version="-cancel"))
-        await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
+        await until(client, build_id, compiling)
         assert (await client.cancel(build_id))["state"] == "cancelled"
         assert (await client.cancel(build_id))["state"] == "cancelled"
-        await _idle(farm)
+        await idle(farm)
         await client.retry(build_id)
         assert (await end(client, build_id))["state"] == "succeeded"
         with pytest.raises(FarmError) as caught:
@@ -236,25 +201,11 @@ async def test_cancel_and_retry(farm: EmbeddedFarm, draft: Draft, tmp_path: Path
         assert caught.value.problem.code is Code.CONFLICT
 
 
-async def _idle(farm: EmbeddedFarm) -> None:
-    """Wait until no sandbox has been seen for a second: a step that is told to end may have been between two of its commands."""
-    deadline, quiet = time.monotonic() + 60, 0
-    while quiet < 10:
-        running = faults.in_sandbox(farm)
-        assert time.monotonic() < deadline, f"something goes on in a sandbox: {running}"
-        quiet = 0 if running else quiet + 1
-        await asyncio.sleep(0.1)
-
-
 @pytest.mark.parametrize("victim", ["coordinator", "raylet", "worker process"])
 async def test_kill_9_in_the_middle_ends_in_the_right_bytes(farm: EmbeddedFarm, draft: Draft, tmp_path: Path, victim: str) -> None:
     draft = replace(with_config(draft, tmp_path, SLOWISH), local_version=f"-{victim.split()[0]}")
     async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, draft)
-
-        def compiling(info: BuildInfo) -> bool:
-            return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
-
         before = await until(client, build_id, compiling)
         faults.kill(farm, victim, build_id)
     if victim == "coordinator":
@@ -279,10 +230,6 @@ async def test_a_node_that_dies_while_the_others_are_busy_gets_nothing_more(farm
     slow = with_config(draft, tmp_path, SLOW)
     async with FarmClient(farm.address, farm.credentials) as client:
         ids = [await submit(client, replace(slow, local_version=f"-busy{number}")) for number in range(3)]
-
-        def compiling(info: BuildInfo) -> bool:
-            return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
-
         for build_id in ids[:2]:
             await until(client, build_id, compiling)
         faults.kill(farm, "raylet", ids[0])
@@ -297,7 +244,7 @@ async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm:
     slow = replace(with_config(draft, tmp_path, SLOW), local_version="-hang")
     async with FarmClient(farm.address, farm.credentials) as client:
         build_id = await submit(client, slow)
-        await until(client, build_id, lambda info: any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"]))
+        await until(client, build_id, compiling)
         hung = faults.above_sandbox(farm, build_id)
         os.kill(hung.pid, signal.SIGSTOP)
         try:
@@ -308,7 +255,7 @@ async def test_a_worker_that_hangs_is_given_up_and_its_late_answer_refused(farm:
         assert info["state"] == "succeeded", info["problem"]
         assert any(step["attempts"] > 1 for step in info["steps"])
         # Woken up, it goes on with an attempt that is not current any more; the farm has to stay as it is.
-        await _idle(farm)
+        await idle(farm)
         assert await client.get(build_id) == info
         deadline = time.monotonic() + 30
         while len(await client.workers()) < 2:

@@ -16,11 +16,11 @@ import pytest
 
 from kernel.errors import Code, FarmError
 from kernfarm.cli.embedded import EmbeddedFarm
-from kernfarm.client import BuildInfo, FarmClient
+from kernfarm.client import FarmClient
 from kernfarm.request import Draft
 from tests import faults
 from tests.homes import make_home
-from tests.integration.test_farm import SLOW, end, submit, until, with_config
+from tests.integration.builds import SLOW, compiling, end, submit, until, with_config
 from tests.prometheus import DASHBOARD, Prometheus
 
 pytestmark = pytest.mark.ray
@@ -44,10 +44,6 @@ def prometheus(farm: EmbeddedFarm) -> Iterator[Prometheus]:
 
 async def eventually(prometheus: Prometheus, expression: str, expected: float) -> None:
     await asyncio.to_thread(prometheus.until, lambda: prometheus.value(expression) == expected, f"{expression} is not {expected}")
-
-
-def compiling(info: BuildInfo) -> bool:
-    return any(step["kind"] == "compile" and step["state"] == "running" for step in info["steps"])
 
 
 async def test_what_a_farm_does_is_what_prometheus_knows(prometheus: Prometheus, farm: EmbeddedFarm, draft: Draft, tmp_path: Path) -> None:

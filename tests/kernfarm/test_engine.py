@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import io
 import json
 import os
@@ -12,14 +13,15 @@ import tarfile
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
 import pytest
 
+from kernel import oci
 from kernel.errors import Code, FarmError
-from kernfarm import engine, process, publication
+from kernfarm import engine, layout, process, publication
 from kernfarm.publication import StoredImage
 from kernfarm.registry.push import Options, push
 from kernfarm.registry.reference import Reference
@@ -122,13 +124,44 @@ def test_a_layer_that_is_not_what_the_config_says_is_refused(host: docker.Docker
     already it does not look at."""
     image = stored(tmp_path, "not seen before", native(host))
     manifest = json.loads(image.manifests[0].data)
-    first, second = (tmp_path / "blobs/sha256" / each["digest"].removeprefix("sha256:") for each in manifest["layers"])
-    first.write_bytes(second.read_bytes())
+    config = json.loads(layout.blob_path(tmp_path, manifest["config"]["digest"]).read_bytes())
+    config["rootfs"]["diff_ids"].reverse()
+    other = oci.document(oci.CONFIG, config)
+    layouts.put(tmp_path, other.data)
+    image = replace(image, manifests=(oci.document(oci.MANIFEST, {**manifest, "config": other.descriptor()}),))
     with sockets_left_open(), pytest.raises(FarmError, match="the engine refuses the image") as caught:
         engine.load([(image, [Reference.parse("a/damaged:c")])])
     assert caught.value.problem.code is Code.INVALID_ARGUMENT
     with pytest.raises(docker.errors.ImageNotFound):
         host.images.get("a/damaged:c")
+
+
+@pytest.mark.parametrize("part", ["config", "layer"])
+def test_a_file_that_was_swapped_after_it_was_checked_is_not_loaded(host: docker.DockerClient, tmp_path: Path, part: str) -> None:
+    """An engine would take a config with the same layers in it, and a layer with something after its end."""
+    image = stored(tmp_path, f"swapped {part}", native(host))
+    manifest = json.loads(image.manifests[0].data)
+    swapped = manifest["config"] if part == "config" else manifest["layers"][1]
+    path = layout.blob_path(tmp_path, swapped["digest"])
+    path.write_bytes(path.read_bytes() + (b" " if part == "config" else gzip.compress(b"more")))
+    with sockets_left_open(), pytest.raises(FarmError, match=f"{swapped['digest']} is damaged") as caught:
+        engine.load([(image, [Reference.parse("a/swapped:c")])])
+    assert caught.value.problem.code is Code.BAD_DIGEST
+    with pytest.raises(docker.errors.ImageNotFound):
+        host.images.get("a/swapped:c")
+
+
+def test_what_is_added_to_a_file_while_it_is_sent_stays_out_of_the_tar(tmp_path: Path) -> None:
+    image = stored(tmp_path, "s")
+    manifest = json.loads(image.manifests[0].data)
+    whole = b"".join(engine.archive(image.folder, manifest, ["a:b"]))
+    pieces = engine.archive(image.folder, manifest, ["a:b"])
+    sent = b""
+    while b"/layer.tar" not in sent:
+        sent += next(pieces)
+    with layout.blob_path(tmp_path, manifest["layers"][0]["digest"]).open("ab") as file:
+        file.write(b"more" * 100_000)
+    assert sent + b"".join(pieces) == whole
 
 
 def test_an_engine_that_has_something_else_under_the_name_is_noticed(host: docker.DockerClient, tmp_path: Path) -> None:

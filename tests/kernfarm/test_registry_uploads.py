@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kernel import digest as digests
 from kernel.errors import Code, FarmError
 from kernfarm import publication
 from kernfarm.registry.content import Content
 from kernfarm.registry.transport import Patience
+from tests.deadline import deadline
 from tests.fakes import layouts
 from tests.fakes.registries import Proxy
 from tests.fakes.registry_server import Answer, Asked, FakeRegistry, Fault, once
@@ -103,6 +107,20 @@ def test_bytes_that_change_on_the_way_are_noticed(registry: FakeRegistry, conten
     with pytest.raises(FarmError, match="other bytes than were sent"):
         send(registry, content)
     assert registry.tags == {}
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("/etc/passwd")], ids=["file", "pipe", "link"])
+def test_a_file_that_was_swapped_after_it_was_checked_is_not_sent(
+    registry: FakeRegistry, content: Content, make: Callable[[Path], None]
+) -> None:
+    swapped = content.blobs[-1]
+    swapped.path.unlink()
+    make(swapped.path)
+    with deadline(20), pytest.raises(FarmError, match=swapped.digest) as caught:
+        send(registry, content)
+    assert caught.value.problem.code in (Code.BAD_DIGEST, Code.MISSING_FILE)
+    assert {digests.of_bytes(data) for data in registry.blobs.values()} == {each.digest for each in content.blobs[:-1]}
+    assert len([each for each in registry.asked if each.method == "POST"]) == len(content.blobs) - 1, "not even begun"
 
 
 @pytest.mark.parametrize("end", ["0-3", "0-999999999"])

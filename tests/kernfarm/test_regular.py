@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from kernel import digest as digests
 from kernel.errors import Code, FarmError
 from kernfarm import layout, publication, records, regular
 from kernfarm.verify_source import LayoutSource
+from tests.deadline import deadline
 from tests.fakes import layouts
 
 
@@ -53,22 +53,6 @@ def said(read: Callable[[Path], object], folder: Path) -> str:
     return str(caught.value)
 
 
-@contextmanager
-def deadline(seconds: int) -> Iterator[None]:
-    """Fail instead of waiting for a pipe."""
-
-    def late(signum: int, frame: object) -> None:
-        raise AssertionError(f"still reading after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def test_what_is_read_whole_has_a_bound(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"1234")
@@ -76,3 +60,20 @@ def test_what_is_read_whole_has_a_bound(tmp_path: Path) -> None:
     with pytest.raises(FarmError) as caught:
         regular.read_regular(file, 3)
     assert caught.value.problem.code is Code.BAD_ARCHIVE
+
+
+def test_a_blob_is_what_was_opened_whatever_its_name_leads_to_later(tmp_path: Path) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(b"checked")
+    digest = digests.of_bytes(b"checked")
+    with regular.open_blob(file, digest) as opened:
+        file.unlink()
+        file.write_bytes(b"another")
+        assert opened.read() == b"checked"
+    for read in (regular.open_blob, lambda path, digest: regular.read_blob(path, digest, 100)):
+        with pytest.raises(FarmError, match=f"{digest} is damaged") as caught:
+            read(file, digest)
+        assert caught.value.problem.code is Code.BAD_DIGEST
+        with pytest.raises(FarmError, match=f"lacks {digest}") as caught:
+            read(tmp_path / "nowhere", digest)
+        assert caught.value.problem.code is Code.MISSING_FILE
