@@ -150,7 +150,7 @@ def open_below(root: int, path: str) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def read_below(root: int, path: str, limit: int = 1 << 31) -> bytes:
+def read_below(root: int, path: str, limit: int) -> bytes:
     """The content of a file that `open_below` finds, at most `limit` bytes. Raises OSError."""
     with open_below(root, path) as file:
         return file.read(limit)

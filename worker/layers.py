@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import IO
 
 import zstandard
 
@@ -29,6 +30,8 @@ _LEVEL = 3
 _PIECE = 1 << 20
 # Ticks of 10 microseconds: exact enough in a tar header's decimal fraction, and a second holds more of them than a tree has files.
 _TICKS = 100_000
+# Hundreds of times what an allyesconfig has.
+_CONFIG_BYTES = 64 << 20
 
 
 class Base(IntEnum):
@@ -219,20 +222,11 @@ def _descend(root: int, parents: list[str], make: os.stat_result | None = None) 
     return current
 
 
-def read(folder: Path, path: str) -> bytes:
-    """A regular file of a folder that a sandbox wrote. Raises OSError."""
+def open_file(folder: Path, path: str) -> IO[bytes]:
+    """A regular file of a folder that a sandbox wrote, with no link on the way. Raises OSError."""
     root = _open(folder)
     try:
-        return archive.read_below(root, path)
-    finally:
-        os.close(root)
-
-
-def check_file(folder: Path, path: str) -> None:
-    """Raises OSError unless there is such a regular file in a folder that a sandbox wrote, with no link on the way."""
-    root = _open(folder)
-    try:
-        archive.open_below(root, path).close()
+        return archive.open_below(root, path)
     finally:
         os.close(root)
 
@@ -250,8 +244,12 @@ def overwrite(folder: Path, path: str, data: bytes) -> None:
 
 
 def read_config(out: Path) -> dict[str, str]:
-    """The configuration of an output tree."""
-    return kconfig.values(read(out, ".config").decode(errors="replace"))
+    """The configuration of an output tree. Raises OSError, and FarmError: BAD_ARCHIVE for one that no Kconfig writes."""
+    with open_file(out, ".config") as file:
+        data = file.read(_CONFIG_BYTES + 1)
+    if len(data) > _CONFIG_BYTES:
+        raise FarmError(Code.BAD_ARCHIVE, f"a configuration of more than {_CONFIG_BYTES} bytes", where=".config")
+    return kconfig.values(data.decode(errors="replace"))
 
 
 def sha256(path: Path) -> str:

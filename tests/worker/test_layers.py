@@ -149,7 +149,17 @@ def test_links_that_a_build_made_lead_nowhere(context: Context, tmp_path: Path) 
     with pytest.raises(OSError):
         layers.pack(context, made, entries, entries, Base.SHARD)
     with pytest.raises(OSError):
-        layers.read(made, "lib/secret")
+        layers.open_file(made, "lib/secret")
+
+
+def test_an_endless_configuration_is_not_read_to_its_end(context: Context) -> None:
+    out = folder(context, "out", {".config": "CONFIG_MODULES=y\n# CONFIG_SMP is not set\n"})
+    assert layers.read_config(out)["MODULES"] == "y"
+    with (out / ".config").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(FarmError) as caught:
+        layers.read_config(out)
+    assert caught.value.problem.code is Code.BAD_ARCHIVE
 
 
 def test_a_damaged_layer_is_noticed(context: Context) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,20 @@ def test_a_name_adds_no_line_to_what_vouches_for_the_source() -> None:
     assert lines[0] == r"KERNEL_SOURCE=https://x/\nSOURCE_SHA256=0"
     assert r"PATCH=sha256:p a.patch\nSOURCE_SIGNER=torvalds\r\u2028\udc80\\n é" in lines
     assert [line for line in lines if line.startswith("SOURCE_")] == ["SOURCE_SHA256=s", "SOURCE_SIGNER="]
+
+
+def test_a_large_file_of_the_link_step_is_not_held_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out/vmlinux").open("wb") as file:
+        file.truncate((64 << 20) - 1)
+        file.seek(0, 2)
+        file.write(b"!")
+    tracemalloc.start()
+    try:
+        package._copy_out(tmp_path / "out", "vmlinux", tmp_path / "vmlinux")
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "vmlinux").stat().st_size == 64 << 20
+    with pytest.raises(FarmError, match="the link step left no"):
+        package._copy_out(tmp_path / "out", "System.map", tmp_path / "System.map")

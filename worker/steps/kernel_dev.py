@@ -106,6 +106,7 @@ def _make_tools(place: Place) -> bytes:
 def _machine(root: Path, path: str) -> int:
     """What a program below a folder that a sandbox wrote is for; 0 when there is none."""
     try:
-        return elf.machine(layers.read(root, path))
+        with layers.open_file(root, path) as file:
+            return elf.machine(file.read(elf.HEAD_BYTES))
     except OSError:
         return 0

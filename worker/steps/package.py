@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def _modules(place: Place, task: PackageTask, stage: Path, to: Path) -> None:
 def _check_dependencies(root: Path, path: str) -> None:
     """modules_install only warns when there is no depmod, and an image without this file can't load a module by name."""
     try:
-        layers.check_file(root, path)
+        layers.open_file(root, path).close()
     except OSError as error:
         raise FarmError(
             Code.SANDBOX_FAILED,
@@ -126,9 +127,12 @@ def _write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
 
 def _copy_out(out: Path, name: str, to: Path) -> None:
     try:
-        to.write_bytes(layers.read(out, name))
+        source = layers.open_file(out, name)
     except OSError as error:
         raise FarmError(Code.INTERNAL, f"the link step left no {name}", where="package") from error
+    # With debug information vmlinux can be larger than memory.
+    with source, to.open("wb") as sink:
+        shutil.copyfileobj(source, sink, 1 << 20)
 
 
 def _store(context: Context, path: Path, name: str) -> Artifact:
