@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kernfarm.cli import publishing
 
@@ -24,7 +24,7 @@ def parser(state: Path) -> argparse.ArgumentParser:
     """The whole command line. `state`: the folder of an embedded farm when none is named."""
     top = argparse.ArgumentParser(prog="kernfarm", description="A distributed build farm for Linux kernels.")
     top.add_argument("--debug", action="store_true", help="show tracebacks and log lines")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="data on stdout as JSON")
     remote = argparse.ArgumentParser(add_help=False, parents=[common])
@@ -132,6 +132,16 @@ def _one(verbs: Verbs, remote: argparse.ArgumentParser, name: str, says: str) ->
     verb = verbs.add_parser(name, parents=[remote], help=says)
     verb.add_argument("build", metavar="BUILD", help="its id, as build and list print it")
     return verb
+
+
+class _Verb(argparse.ArgumentParser):
+    """Refuses by itself what it does not know. argparse would hand that up to the program's parser, whose usage names verbs only."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return words, unknown
 
 
 class _Append(argparse.Action):
