@@ -235,7 +235,8 @@ async def _meanwhile(work: Awaitable[T]) -> AsyncIterator[asyncio.Future[T]]:
 
 async def _unless(check: asyncio.Future[NoReturn], waiting: asyncio.Future[T]) -> T:
     """What is waited for, unless the check has failed by then: what a caller who may not stay would get is not given."""
-    await asyncio.wait({check, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {check, waiting}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if check.done():
         check.result()
     return waiting.result()

@@ -24,7 +24,7 @@ def parser(state: Path) -> argparse.ArgumentParser:
     """The whole command line. `state`: the folder of an embedded farm when none is named."""
     top = argparse.ArgumentParser(prog="kernfarm", description="A distributed build farm for Linux kernels.")
     top.add_argument("--debug", action="store_true", help="show tracebacks and log lines")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
+    verbs: Verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Verb)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="data on stdout as JSON")
     remote = argparse.ArgumentParser(add_help=False, parents=[common])
