@@ -1,4 +1,6 @@
-"""What a farm says when it is asked: views of its builds, logs, workers, blobs. Nothing here changes a build."""
+"""What a farm says when it is asked: views of its builds, logs, workers, blobs. Nothing here changes a build.
+
+What is said of a build was true when it was looked at, and is told once the journal has it."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from coordinator import census, views
 from coordinator.api import ANY_TEAM, BuildView
 from coordinator.census import Census
 from coordinator.changes import Changes
+from coordinator.commits import Commits
 from coordinator.fleet import WorkerInfo
 from coordinator.indexes import Indexes, SignIndex
 from coordinator.logs import Logs
@@ -33,6 +36,7 @@ class Answers:
         self._workers: dict[str, WorkerInfo] = {}
         self._progress: dict[str, Progress] = {}
         self._changes = Changes()
+        self._commits = Commits()
 
     def _find(self, tenant: str, build_id: str) -> Build:
         build = self._machine.build(build_id)
@@ -41,7 +45,9 @@ class Answers:
         return build
 
     async def build(self, tenant: str, build_id: str) -> BuildView:
-        return views.build_view(self._find(tenant, build_id), self._progress, list(self._workers.values()))
+        view = self._view(self._find(tenant, build_id))
+        await self._commits.cover()
+        return view
 
     async def builds(self, tenant: str, *, before: str, limit: int) -> tuple[BuildView, ...]:
         mine = [build for build in reversed(self._machine.builds.values()) if tenant in (build.tenant, ANY_TEAM)]
@@ -50,10 +56,17 @@ class Answers:
             if before not in ids:
                 raise FarmError(Code.INVALID_ARGUMENT, "this page token is none of ours", where="page_token")
             mine = mine[ids.index(before) + 1 :]
-        return tuple(views.build_view(build, self._progress, list(self._workers.values())) for build in mine[:limit])
+        seen = tuple(self._view(build) for build in mine[:limit])
+        await self._commits.cover()
+        return seen
+
+    def _view(self, build: Build) -> BuildView:
+        return views.build_view(build, self._progress, list(self._workers.values()))
 
     async def result(self, tenant: str, build_id: str) -> dict[str, Any]:
-        return views.result_record(self._find(tenant, build_id))
+        record = views.result_record(self._find(tenant, build_id))
+        await self._commits.cover()
+        return record
 
     async def sign_index(self, tenant: str, build_ids: Sequence[str]) -> SignedIndex:
         return await self._indexes.signed([self._find(tenant, build_id) for build_id in build_ids])
@@ -74,9 +87,10 @@ class Answers:
             build = self._find(tenant, build_id)
             current = self._changes.token(build_id)
             over = not build.live  # of the state that is told: the build may end while the reader holds it
-            if current != seen:
-                seen = current
-                yield current, views.build_view(build, self._progress, list(self._workers.values()))
+            if current != seen or over:  # the token stands for less while the end is being committed
+                seen, view = current, self._view(build)
+                await self._commits.cover()
+                yield current, view
             if over:
                 return
             await self._changes.after(build_id, seen)
@@ -110,7 +124,9 @@ class Answers:
 
     async def made_blob(self, tenant: str, digest: str) -> bool:
         builds = (build for build in self._machine.builds.values() if tenant in (build.tenant, ANY_TEAM))
-        return any(digest in views.results(build) for build in builds) or self._indexes.made(tenant, digest)
+        made = any(digest in views.results(build) for build in builds)
+        await self._commits.cover()
+        return made or self._indexes.made(tenant, digest)
 
     def _busy(self) -> dict[str, int]:
         busy: dict[str, int] = {}

@@ -84,7 +84,7 @@ class Farm(Answers):
         self._heard: dict[str, float] = {}
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.failed = asyncio.Event()
+        self.failed = self._commits.failed
 
     # life
 
@@ -136,6 +136,18 @@ class Farm(Answers):
             await self._apply_locked(events)
 
     async def _apply_locked(self, events: Iterable[Event]) -> None:
+        with self._commits.one():
+            taken, instructions, launches = self._change(events)
+            if taken:
+                await self._write(taken)
+        for instruction in instructions:
+            await self._carry_out(instruction)
+        for launch, attempt in launches:
+            self._heard[launch.attempt_id] = time.monotonic()
+            await self._fleet.launch(attempt, launch.worker_id)
+
+    def _change(self, events: Iterable[Event]) -> tuple[list[Event], list[Instruction], list[tuple[Launched, Attempt]]]:
+        """Change the state: what is to be committed (the events that fit, and those that follow from them), carried out, and launched."""
         taken: list[Event] = []
         instructions: list[Instruction] = []
         for event in events:
@@ -154,13 +166,7 @@ class Farm(Answers):
         for launch, _ in launches:
             instructions += self._machine.apply(launch)
             taken.append(launch)
-        if taken:
-            await self._write(taken)
-        for instruction in instructions:
-            await self._carry_out(instruction)
-        for launch, attempt in launches:
-            self._heard[launch.attempt_id] = time.monotonic()
-            await self._fleet.launch(attempt, launch.worker_id)
+        return taken, instructions, launches
 
     async def _write(self, events: list[Event]) -> None:
         try:
@@ -168,7 +174,6 @@ class Farm(Answers):
                 await asyncio.to_thread(self._journal.append, events)
         except FarmError:
             log.critical("the journal can't be written; stopping, so that nothing is promised that would be forgotten")
-            self.failed.set()
             raise
         self._observer.committed(events, self._machine)
 

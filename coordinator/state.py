@@ -171,6 +171,14 @@ def task_of(build: Build, step: Step) -> Task | None:
         return PrepareTask(tree=tree, arch=spec.arch, toolchain=spec.toolchain, config=configured.config, domain=spec.domain)
     if prepared is None or not build.planned:
         return None
+    return _task_of_planned(build, step, source=source, tree=tree, config=configured.config, prepared=prepared)
+
+
+def _task_of_planned(
+    build: Build, step: Step, *, source: SourceResult, tree: Tree, config: str, prepared: PrepareResult
+) -> CompileTask | LinkTask | PackageTask | BootTask | SignTask | None:
+    """The task of a step that comes after the plan, once everything it is made from is finished."""
+    spec = build.spec
     if step.kind is StepKind.COMPILE:
         shard = build.shards[step.index]
         return CompileTask(
@@ -207,7 +215,7 @@ def task_of(build: Build, step: Step) -> Task | None:
         arch=spec.arch,
         flavour=spec.flavour,
         toolchain=spec.toolchain,
-        config=configured.config,
+        config=config,
         prepared=prepared.layer,
         linked=linked.layer,
         release=prepared.release,

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from enum import StrEnum
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -20,6 +20,7 @@ from kernel.errors import Code, FarmError, Problem
 from kernfarm.v1 import build_service_pb2 as pb
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 DOMAIN = "kernfarm"
 SERVICE = pb.DESCRIPTOR.services_by_name["BuildService"].full_name
@@ -30,6 +31,8 @@ Observe = Callable[[str, str, float], None]
 UNARY_SECONDS = 60.0
 # An upload is 4 GiB over a line of 10 Mbit/s; the signer reads every byte of all images, each in at most ten minutes.
 LIMITS: Mapping[str, float] = {"UploadBlob": 3600.0, "SignIndex": 1200.0}
+# Whether a caller of a call that lasts may still go on: keys of an identity provider are two fetches of ten seconds each.
+CHECK_SECONDS = 30.0
 # Details travel in HTTP/2 trailers, encoded to up to three times their size; above 8 KiB in all peers begin to refuse them.
 _LONGEST = 1500
 _SUMMARY = 200
@@ -114,17 +117,24 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     `observe` is told method, status and seconds of each call that ended.
     `limit`: seconds for a call with a single answer, unless `limits` has it by name. Streams end when their build or their reader does.
-    Either ends when the caller is no longer let in.
+    Either ends when the caller is no longer let in, or when that could not be told for `check_limit` seconds.
     """
 
     def __init__(
-        self, gate: Gate, *, limit: float = UNARY_SECONDS, limits: Mapping[str, float] = LIMITS, observe: Observe | None = None
+        self,
+        gate: Gate,
+        *,
+        limit: float = UNARY_SECONDS,
+        limits: Mapping[str, float] = LIMITS,
+        check_limit: float = CHECK_SECONDS,
+        observe: Observe | None = None,
     ) -> None:
         self._gate = gate
         self._policies = all_policies()
         self._observe = observe
         self._limit = limit
         self._limits = limits
+        self._check_limit = check_limit
 
     async def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         handler = await continuation(details)
@@ -136,8 +146,12 @@ class Interceptor(grpc.aio.ServerInterceptor):
             make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
 
             async def stream(request: Any, context: Any) -> Any:
-                async with _Guard(name, context, self._observe), self._visit(details.method, request, context) as visit:
-                    async for answer in _while_let_in(inner(request, context), visit, self._gate.recheck_seconds):
+                async with (
+                    _Guard(name, context, self._observe),
+                    self._visit(details.method, request, context) as visit,
+                    aclosing(_while_let_in(inner(request, context), self._checks(visit))) as answers,
+                ):
+                    async for answer in answers:
                         yield answer
 
             return make(stream, handler.request_deserializer, handler.response_serializer)
@@ -149,7 +163,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 try:
                     # A deadline of our own for callers that set none: nothing may hold resources for ever.
                     async with asyncio.timeout(self._limits.get(name, self._limit)):
-                        return await _answer_while_let_in(inner(request, context), visit, self._gate.recheck_seconds)
+                        return await _answer_while_let_in(inner(request, context), self._checks(visit))
                 except TimeoutError as error:
                     raise FarmError(Code.TIMEOUT, "the farm did not answer in time", where=name) from error
 
@@ -162,6 +176,18 @@ class Interceptor(grpc.aio.ServerInterceptor):
             raise FarmError(Code.PERMISSION_DENIED, message, where=method, hint=hint)
         return self._gate.visit(method.rpartition("/")[2], policy, context, _about(request))
 
+    async def _checks(self, visit: Visit) -> NoReturn:
+        """Ends, with FarmError, when the caller is no longer let in, or when that can't be told in time."""
+        while True:
+            await asyncio.sleep(self._gate.recheck_seconds)
+            try:
+                async with asyncio.timeout(self._check_limit):
+                    await visit.check()
+            except TimeoutError as error:
+                raise FarmError(
+                    Code.UNAVAILABLE, "the farm can't tell whether the caller may still have this", hint="call again"
+                ) from error
+
 
 def _about(request: Any) -> str:
     """The build that a request names, as it stands there."""
@@ -169,58 +195,51 @@ def _about(request: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-async def _answer_while_let_in(answer: Coroutine[Any, Any, Any], visit: Visit, every: float) -> Any:
-    """A single answer; each `every` seconds that it takes (an upload can take an hour) it is checked that the caller may still have it.
+async def _answer_while_let_in(answer: Coroutine[Any, Any, Any], checks: Coroutine[Any, Any, NoReturn]) -> Any:
+    """A single answer, unless `checks` fails before it is there: an upload can take an hour.
 
     An answer that comes while an identity provider is still asked is given: it is no later than one that came before."""
-    waiting = asyncio.ensure_future(answer)
-    check = asyncio.ensure_future(_check_each(visit, every))
-    try:
-        await asyncio.wait({waiting, check}, return_when=asyncio.FIRST_COMPLETED)
-        if check.done():
-            check.result()
-        return waiting.result()
-    finally:
-        for task in (waiting, check):
-            task.cancel()
-        await asyncio.gather(waiting, check, return_exceptions=True)
+    async with _meanwhile(checks) as check, _meanwhile(answer) as waiting:
+        return await _unless(check, waiting)
 
 
-async def _check_each(visit: Visit, every: float) -> NoReturn:
-    while True:
-        await asyncio.sleep(every)
-        await visit.check()
-
-
-async def _while_let_in(answers: Any, visit: Visit, every: float) -> AsyncIterator[Any]:
-    """Answers of a stream; each `every` seconds, also while it is silent, it is checked that the reader may still have them.
+async def _while_let_in(answers: Any, checks: Coroutine[Any, Any, NoReturn]) -> AsyncGenerator[Any, None]:
+    """Answers of a stream, also while an identity provider is asked; `checks` that fails ends it, also while it is silent.
 
     A service may also be a coroutine that writes its answers itself (gRPC's own health service is); then there is none to pass on."""
-    iterator = aiter(answers) if hasattr(answers, "__aiter__") else None
-    waiting: asyncio.Future[Any] | None = None
-    checked = time.monotonic()
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(answers if iterator is None else anext(iterator))
-            await asyncio.wait({waiting}, timeout=max(0.0, checked + every - time.monotonic()))
-            if time.monotonic() - checked >= every:
-                await visit.check()
-                checked = time.monotonic()
-            if waiting.done():
-                done, waiting = waiting, None
-                try:
-                    answer = done.result()
-                except StopAsyncIteration:
-                    return
-                if iterator is None:
-                    return
+    async with _meanwhile(checks) as check:
+        if not hasattr(answers, "__aiter__"):
+            async with _meanwhile(answers) as waiting:
+                await _unless(check, waiting)
+            return
+        async with aclosing(aiter(answers)) as iterator:
+            while True:
+                async with _meanwhile(anext(iterator)) as waiting:
+                    try:
+                        answer = await _unless(check, waiting)
+                    except StopAsyncIteration:
+                        return
                 yield answer
+
+
+@asynccontextmanager
+async def _meanwhile(work: Awaitable[T]) -> AsyncIterator[asyncio.Future[T]]:
+    """Work that goes on beside the body, and not after it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
     finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        if iterator is not None:
-            await iterator.aclose()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _unless(check: asyncio.Future[NoReturn], waiting: asyncio.Future[T]) -> T:
+    """What is waited for, unless the check has failed by then: what a caller who may not stay would get is not given."""
+    both: set[asyncio.Future[Any]] = {check, waiting}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if check.done():
+        check.result()
+    return waiting.result()
 
 
 class _Guard:

@@ -128,16 +128,31 @@ class TreeCache:
         """Remove the longest unused trees until the others fit; those in use stay."""
         sizes = sizes_of(self._folder)
         total = sum(sizes.values())
-        for place in sorted(sizes, key=lambda place: (place / "salt").stat().st_mtime):
+        for place in sorted(sizes, key=_last_use):
             if total <= self._limit:
                 return
-            with (self._folder / f"{place.name}.lock").open("a") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                archive.remove_tree(place)
+            if self._drop(place):
                 total -= sizes[place]
+
+    def _drop(self, place: Path) -> bool:
+        """Remove a tree that nobody uses. Whether it is gone, or another process is just removing it."""
+        with (self._folder / f"{place.name}.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return not (place / "salt").exists()
+            # First: whoever is killed half-way must not leave a part of a tree that passes for the whole.
+            (place / "salt").unlink(missing_ok=True)
+            archive.remove_tree(place)
+            return True
+
+
+def _last_use(place: Path) -> float:
+    """Unix seconds. The trees of a folder are measured without their locks: another process may have removed this one since."""
+    try:
+        return (place / "salt").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def sizes_of(folder: Path) -> dict[Path, int]:

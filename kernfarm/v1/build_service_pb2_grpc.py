@@ -123,7 +123,8 @@ class BuildServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchBuild(self, request, context):
-        """Every change of a build until it ends. The first answer is the current state, unless the resume token says it is known.
+        """Every change of a build until it ends. The first answer is the current state, unless the resume token says it is known; the end is
+        always told.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

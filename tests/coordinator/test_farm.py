@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import farm as farms
 from coordinator.fleet import WorkerInfo
-from kernel.errors import Code, Problem
+from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Inventory, Plan, Unit
 from kernel.spec import BuildSpec
 from kernel.steps import CompileTask, StepKind
@@ -25,12 +25,12 @@ LAST = (StepKind.LINK, StepKind.PACKAGE)
 
 
 @asynccontextmanager
-async def started(home: Path) -> AsyncIterator[Bench]:
+async def started(home: Path, *, fails: bool = False) -> AsyncIterator[Bench]:
     bench = Bench(home)
     await bench.farm.start()
     try:
         yield bench
-        assert not bench.farm.failed.is_set(), "the coordinator gave up"
+        assert bench.farm.failed.is_set() is fails, "the coordinator gave up, or should have"
     finally:
         await bench.farm.stop()
 
@@ -80,6 +80,61 @@ async def test_a_repeated_submit_is_not_answered_before_the_first_is_committed(t
         assert not second.done()
         gate.set()
         assert await first == await second
+
+
+async def test_nobody_is_told_of_a_state_before_it_is_committed(tmp_path: Path) -> None:
+    async with started(tmp_path) as bench:
+        build_id = await bench.submit()
+        await bench.attempt(StepKind.SOURCE)
+        watch = bench.farm.watch("t", build_id, "")
+        token, _ = await anext(watch)
+        bench.journal.gate = gate = threading.Event()
+        cancel = asyncio.create_task(bench.farm.cancel("t", build_id))
+        await asyncio.sleep(0.2)
+        readers = (
+            asyncio.ensure_future(bench.farm.build("t", build_id)),
+            asyncio.ensure_future(bench.farm.builds("t", before="", limit=1)),
+            asyncio.ensure_future(bench.farm.result("t", build_id)),
+            asyncio.ensure_future(anext(bench.farm.watch("t", build_id, ""))),
+            asyncio.ensure_future(anext(bench.farm.watch("t", build_id, token))),
+        )
+        await asyncio.sleep(0.2)
+        assert not any(reader.done() for reader in readers)
+        gate.set()
+        build, (listed,), *_, (_, watched), (_, resumed) = await asyncio.gather(*readers)
+        assert {each.state for each in (build, listed, watched, resumed, await cancel)} == {"cancelled"}
+
+
+async def test_a_reader_waits_for_the_commit_of_what_it_tells_and_for_no_later_one(tmp_path: Path) -> None:
+    async with started(tmp_path) as bench:
+        build_id = await bench.submit()
+        bench.journal.gate = first = threading.Event()
+        cancel = asyncio.create_task(bench.farm.cancel("t", build_id))
+        await asyncio.sleep(0.2)
+        reader = asyncio.ensure_future(bench.farm.build("t", build_id))
+        other = asyncio.create_task(bench.submit("other"))
+        await asyncio.sleep(0.2)
+        bench.journal.gate = second = threading.Event()
+        first.set()
+        assert (await asyncio.wait_for(reader, 5)).state == "cancelled"
+        assert not other.done()
+        second.set()
+        await asyncio.gather(cancel, other)
+
+
+async def test_a_journal_that_fails_leaves_nobody_with_what_would_be_forgotten(tmp_path: Path) -> None:
+    async with started(tmp_path, fails=True) as bench:
+        build_id = await bench.submit()
+        bench.journal.fails = True
+        with pytest.raises(FarmError, match="the disk is full"):
+            await bench.farm.cancel("t", build_id)
+        bench.journal.fails = False
+        # Nor is anything committed that would follow from it.
+        for call in (bench.farm.build("t", build_id), bench.farm.retry("t", build_id)):
+            with pytest.raises(FarmError, match="the coordinator has failed"):
+                await call
+    async with started(tmp_path) as again:
+        await again.state(build_id, "running")
 
 
 async def test_a_watcher_that_holds_a_state_still_hears_of_the_end(tmp_path: Path) -> None:

@@ -14,16 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from kernfarm.settings import CoordinatorSettings, SignerSettings, SourceSettings, WorkerSettings, load, read
+from kernfarm.settings import AccessSettings, CoordinatorSettings, OidcSettings, SignerSettings, SourceSettings, WorkerSettings, load, read
 from tests.deploy.rendering import CHART, EXAMPLES, containers, documents, named, of_kind, pod_templates
 
 EVERYTHING = pytest.mark.parametrize("example", EXAMPLES)
 # Settings that a farm on Kubernetes has no use for, or whose default is the only good value.
 LEFT_OUT = {
-    CoordinatorSettings: {
-        *("address_file", "metrics_address_file", "ray_node_ip"),  # the chart's addresses are known beforehand
-        *("access.audit_file", "access.recheck_seconds", "access.oidc.leeway_seconds"),
-    },
+    CoordinatorSettings: {"address_file", "metrics_address_file", "ray_node_ip"},  # the chart's addresses are known beforehand
     SignerSettings: set[str](),
     WorkerSettings: {"steps"},  # for tests
 }
@@ -137,6 +134,35 @@ def test_sources_and_keys_are_as_the_values_say() -> None:
     values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
     jwks = read(CoordinatorSettings, values, where="coordinator.yaml").access.oidc.jwks
     assert _file_of(templates["coordinator"], "coordinator", jwks) == ("kernfarm-oidc", "jwks.json")
+
+
+def _access(found: list[dict[str, Any]]) -> AccessSettings:
+    values = yaml.safe_load(named(found, "ConfigMap", "-coordinator")["data"]["coordinator.yaml"])
+    return read(CoordinatorSettings, values, where="coordinator.yaml").access
+
+
+def test_how_callers_are_checked_and_recorded_is_as_the_values_say() -> None:
+    access = _access(documents("full"))
+    assert (access.recheck_seconds, access.oidc.leeway_seconds) == (0.5, 5.0)
+    assert access.audit_file == "/var/lib/kernfarm/coordinator/calls.jsonl"
+
+
+def test_without_values_callers_are_checked_as_the_settings_say() -> None:
+    """The chart repeats the defaults of the settings: they must not drift apart."""
+    minimal = _access(documents("minimal"))
+    assert (minimal.recheck_seconds, minimal.audit_file) == (AccessSettings().recheck_seconds, AccessSettings().audit_file)
+    oidc = "access.oidc.issuer=https://login.example.org,access.oidc.audience=kernfarm,networkPolicy.oidcCidrs={192.0.2.0/24}"
+    assert _access(documents("minimal", oidc)).oidc.leeway_seconds == OidcSettings().leeway_seconds
+
+
+def test_the_audit_record_is_on_a_volume_that_outlives_the_pod() -> None:
+    """Wherever it may be told to be, the claim of the coordinator's state is mounted, to be written."""
+    found = documents("full")
+    template = pod_templates(found)["coordinator"]
+    folder = Path(_access(found).audit_file).parent
+    (mount,) = [each for each in containers(template)["coordinator"]["volumeMounts"] if Path(each["mountPath"]) == folder]
+    (volume,) = [each for each in template["spec"]["volumes"] if each["name"] == mount["name"]]
+    assert "persistentVolumeClaim" in volume and not mount.get("readOnly", False)
 
 
 def _file_of(template: dict[str, Any], container: str, path: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from coordinator.fleet import AttemptFailed, AttemptFinished, FleetEvent, Worker
 from coordinator.journal import Journal
 from coordinator.observer import Observer
 from kernel.codec import canonical
-from kernel.errors import Problem
+from kernel.errors import Code, FarmError, Problem
 from kernel.plan import Inventory
 from kernel.spec import RequestSpec, SourceKind, SourceSpec
 from kernel.steps import (
@@ -93,14 +93,17 @@ class FakeFleet:
 
 
 class SlowJournal(Journal):
-    """The next commit waits for `gate`, when there is one."""
+    """The next commit waits for `gate`, when there is one; while it `fails`, none succeeds."""
 
     gate: threading.Event | None = None
+    fails = False
 
     def append(self, events: Sequence[Event]) -> None:
         gate, self.gate = self.gate, None
         if gate is not None:
             assert gate.wait(20)
+        if self.fails:
+            raise FarmError(Code.UNAVAILABLE, "the disk is full", where="journal")
         super().append(events)
 
 

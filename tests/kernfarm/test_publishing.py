@@ -13,7 +13,7 @@ import pytest
 
 from kernel.errors import Code, FarmError
 from kernfarm import layout, publication
-from kernfarm.cli import main, publishing
+from kernfarm.cli import arguments, main, publishing
 from kernfarm.cli.output import Output
 from kernfarm.client import BuildInfo, FarmClient
 from tests.fakes import layouts
@@ -72,7 +72,7 @@ def farm(tmp_path: Path) -> Farm:
 
 
 def fetch(farm: Farm, *words: str, json_mode: bool = True) -> int:
-    parsed = main.parser().parse_args(["fetch", *words])
+    parsed = arguments.parser(Path("state")).parse_args(["fetch", *words])
     return asyncio.run(publishing.fetch(parsed, cast(FarmClient, farm), Output(json_mode=json_mode)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,69 @@ def test_what_a_dead_process_was_fetching_is_removed(cache: TreeCache, tree: Tre
     with cache.checkout(tree, sandbox):
         assert list(cache._folder.glob(".fetch-*")) == []
         assert len(list(cache._folder.glob("*.lock"))) == 2, "locks of trees are not leftovers"
+
+
+def finished(folder: Path, name: str, *, size: int, used: int) -> Path:
+    """A tree that counts for so many bytes, last used at that time."""
+    place = folder / name
+    (place / "src").mkdir(parents=True)
+    (place / "size").write_text(str(size))
+    (place / "salt").touch()
+    os.utime(place / "salt", (used, used))
+    return place
+
+
+def test_a_tree_that_another_process_is_removing_counts_as_gone(
+    cache: TreeCache, tree: Tree, sandbox: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes between the measuring and the choice; its going makes room enough, so the younger one stays."""
+    older = finished(cache._folder, "older", size=800 << 20, used=1)
+    younger = finished(cache._folder, "younger", size=800 << 20, used=2)
+    measure = trees.sizes_of
+
+    with (cache._folder / "older.lock").open("a") as lock:
+
+        def removing(folder: Path) -> dict[Path, int]:
+            sizes = measure(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (older / "salt").unlink(missing_ok=True)
+            return sizes
+
+        monkeypatch.setattr(trees, "sizes_of", removing)
+        with cache.checkout(Tree(tarball=tree.tarball, version=""), sandbox) as found:
+            assert (found.path / "Makefile").exists()
+    assert (younger / "salt").exists()
+
+
+def test_a_tree_in_use_stays_and_the_next_oldest_goes(cache: TreeCache, tree: Tree, sandbox: Bubblewrap) -> None:
+    used = finished(cache._folder, "used", size=800 << 20, used=1)
+    idle = finished(cache._folder, "idle", size=800 << 20, used=2)
+    with (cache._folder / "used.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        with cache.checkout(Tree(tarball=tree.tarball, version=""), sandbox):
+            assert used.exists() and not idle.exists()
+
+
+def test_a_tree_whose_removal_breaks_off_is_not_taken_for_the_whole(
+    cache: TreeCache, tree: Tree, sandbox: Bubblewrap, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = TreeCache(open_folder / "trees", cache._blobs, limit_bytes=0)
+    plain = Tree(tarball=tree.tarball, version="")
+    with cache.checkout(plain, sandbox) as found:
+        makefile = found.path / "Makefile"
+    run = process.run
+
+    def dying(argv: tuple[str, ...], **more: object) -> process.Completed:
+        """rm is killed after the first file."""
+        if argv[0] == "rm":
+            makefile.unlink()
+            return process.Completed(code=137, output=b"Killed", seconds=0)
+        return run(argv, **more)  # type: ignore[arg-type]  # the keywords of run
+
+    monkeypatch.setattr(process, "run", dying)
+    other, _ = cache._blobs.put_file(fake_linux.tarball(open_folder / "other.tar", {"new": "y"}))
+    with pytest.raises(FarmError, match="cannot remove a folder"), small.checkout(Tree(tarball=other, version=""), sandbox):
+        pass
+    monkeypatch.undo()
+    with cache.checkout(plain, sandbox):
+        assert makefile.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from kernel.errors import HANDLING, Code
-from kernfarm.cli import main
+from kernfarm.cli import arguments, main
 from tools.reference import markdown
 
 # What the parser has as a default depends on who runs it; the page has root's.
@@ -32,8 +32,8 @@ _ANCHOR = _FARMS.lower().replace(" ", "-")
 def parser() -> argparse.ArgumentParser:
     """The whole command line, the same for each user and environment."""
     environment = {name: value for name, value in os.environ.items() if name != "ORG"}
-    with mock.patch.object(main, "default_state", lambda: _STATE), mock.patch.dict(os.environ, environment, clear=True):
-        return main.parser()
+    with mock.patch.dict(os.environ, environment, clear=True):
+        return arguments.parser(_STATE)
 
 
 def verbs(top: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
