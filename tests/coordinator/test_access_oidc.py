@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -320,6 +321,35 @@ async def test_a_provider_that_hangs_holds_up_one_caller_only(monkeypatch: pytes
         refused = await asyncio.gather(*calls, return_exceptions=True)
         assert {error.problem.code for error in refused if isinstance(error, FarmError)} == {Code.UNAVAILABLE}
         assert all(isinstance(error, FarmError) for error in refused)
+
+
+def test_a_provider_that_drips_is_not_listened_to_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes well within the time limit of a read."""
+    monkeypatch.setattr(jwks, "_TIMEOUT_SECONDS", 0.5)
+    left = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(_HEAD + b"Content-Length: 100000\r\n\r\n")
+            while not left.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        deadline = threading.Timer(20.0, left.set)  # for a fetch that would listen on
+        deadline.start()
+        try:
+            with pytest.raises(FarmError) as caught:
+                KeySet(jwks=f"http://127.0.0.1:{listening.getsockname()[1]}/keys", issuer=ISSUER).find("1")
+            assert caught.value.problem.code is Code.UNAVAILABLE
+            assert not left.is_set(), "it was listened to for 20 seconds"
+        finally:
+            deadline.cancel()
+            left.set()
+            dripping.join(10)
 
 
 def test_the_pause_between_fetches_counts_from_the_end_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
