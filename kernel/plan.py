@@ -3,6 +3,7 @@
 Goals are `dir/` (everything below) or `path/foo.o`. A folder without a Makefile or Kbuild of its own builds nothing as a
 goal, so its objects are named. Some folders are never goals: what they make depends on the whole kernel. A single object of a
 detached folder is no goal either: the folder above it, which knows nothing of it, would compile it first, with its own flags.
+Nor is an object that the makefile of a folder above its own compiles: both folders would.
 """
 
 from __future__ import annotations
@@ -26,29 +27,39 @@ _SECONDS_PER_BYTE = 5e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """One object that an ordinary build would compile: its path in the output tree and the size of its source (bytes)."""
+    """One object that an ordinary build would compile: its path in the output tree and the size of its source (bytes). `made_in`: the
+    folder above whose makefile compiles it, although kbuild enters its own too (drivers/gpu/drm makes bridge/panel.o); "": its own."""
 
     path: str
     size: int = 0
+    made_in: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detached:
+    """A folder that kbuild enters from one further above, although it enters a folder between them too: arch/x86/lib, beside arch/x86,
+    from the top (""), drivers/input/serio, beside drivers/input, from drivers."""
+
+    folder: str
+    entered_from: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own; `detached`
-    those that kbuild enters from the top although it enters a folder above them too (arch/x86/lib beside arch/x86); `link_only`
+    """What there is to compile, as kbuild itself lists it; `folders` are those with a Makefile or Kbuild of their own; `link_only`
     those of the architecture whose objects no shard may make."""
 
     units: tuple[Unit, ...]
     folders: tuple[str, ...]
-    detached: tuple[str, ...] = ()
+    detached: tuple[Detached, ...] = ()
     link_only: tuple[str, ...] = ()
 
-    def coverable(self, path: str) -> bool:
+    def coverable(self, unit: Unit) -> bool:
         """Whether a shard may make this object."""
-        top, _, rest = path.partition("/")
-        if not rest or top in _LINK_ONLY or not path.endswith(".o"):
+        top, _, rest = unit.path.partition("/")
+        if unit.made_in or not rest or top in _LINK_ONLY or not unit.path.endswith(".o"):
             return False
-        return not any(path.startswith(f"{folder}/") for folder in (_STUB, *self.link_only))
+        return not any(unit.path.startswith(f"{folder}/") for folder in (_STUB, *self.link_only))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +94,11 @@ def weight(unit: Unit) -> float:
 
 def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) -> Plan:
     """Split an inventory for a farm of `slots` (attempts at a time) into shards of at most about `longest_seconds` of CPU time."""
-    units = sorted((unit for unit in inventory.units if inventory.coverable(unit.path)), key=lambda unit: unit.path)
+    units = sorted((unit for unit in inventory.units if inventory.coverable(unit)), key=lambda unit: unit.path)
     total = sum(weight(unit) for unit in units)
     wanted = total / max(1, slots * _SHARDS_PER_SLOT)
     target = min(longest_seconds, max(_SHORTEST_SECONDS, wanted))
-    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), frozenset(inventory.detached))
+    tree = _Tree(units, frozenset(inventory.folders), frozenset(_impure(inventory)), inventory.detached)
     pieces = tree.pieces("", target / 3)
     shards = _pack(pieces, min(len(pieces), max(1, round(total / target))))
     return Plan(shards=shards, covered=len(units), link_only=len(inventory.units) - len(units))
@@ -96,15 +107,17 @@ def plan(inventory: Inventory, *, slots: int, longest_seconds: float = 120.0) ->
 def _impure(inventory: Inventory) -> Iterable[str]:
     """Folders that can't be goals as a whole, because something below them is the link step's."""
     for unit in inventory.units:
-        if not inventory.coverable(unit.path):
-            parts = unit.path.split("/")[:-1]
+        if not inventory.coverable(unit):
+            parts = unit.made_in.split("/") if unit.made_in else unit.path.split("/")[:-1]
             yield from ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
 
 
 class _Tree:
-    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str], detached: frozenset[str]) -> None:
+    """Folders below the one that kbuild enters them from, which is what a goal makes; for detached ones that is not their parent."""
+
+    def __init__(self, units: Sequence[Unit], folders: frozenset[str], impure: frozenset[str], detached: Sequence[Detached]) -> None:
         self._folders = folders
-        self._detached = detached
+        self._entered_from = {each.folder: each.entered_from for each in detached}
         self._impure = impure
         self._own: dict[str, list[Unit]] = defaultdict(list)
         self._below: dict[str, set[str]] = defaultdict(set)
@@ -112,13 +125,16 @@ class _Tree:
             parts = unit.path.split("/")[:-1]
             self._own["/".join(parts)].append(unit)
             for depth in range(len(parts)):
-                self._below["/".join(parts[:depth])].add("/".join(parts[: depth + 1]))
+                folder = "/".join(parts[: depth + 1])
+                self._below[self._entered_from.get(folder, "/".join(parts[:depth]))].add(folder)
 
     def pieces(self, folder: str, limit: float) -> list[_Piece]:
         """Indivisible pieces of at most about `limit` CPU-seconds: whole folders where that is possible, else single objects;
         detached folders as a whole."""
         objects, seconds = self._sum(folder)
-        fits = seconds <= limit or objects == 1 or folder in self._detached
+        if not objects:
+            return []
+        fits = seconds <= limit or objects == 1 or folder in self._entered_from
         if folder and folder in self._folders and folder not in self._impure and fits:
             return [_Piece((f"{folder}/",), objects, seconds)]
         pieces = [piece for child in sorted(self._below[folder]) for piece in self.pieces(child, limit)]

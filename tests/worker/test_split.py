@@ -85,7 +85,7 @@ def prepared(bench: Bench, edits: dict[str, str | None] | None = None, fragment:
     inventory = from_plain(plans.Inventory, json.loads(bench.node.blobs.get_bytes(result.inventory)))
     goals: dict[str, list[str]] = {}
     for unit in inventory.units:
-        if inventory.coverable(unit.path):
+        if inventory.coverable(unit):
             goals.setdefault(unit.path.partition("/")[0], []).append(unit.path)
     shards = tuple(plans.Shard(goals=tuple(paths), objects=len(paths), weight_seconds=1.0) for paths in goals.values())
     return Prepared(tree, config, result, inventory, shards)
@@ -108,7 +108,7 @@ def files_of(bench: Bench, layer: str) -> dict[str, str]:
         context = bench.context(scratch)
         to = archive.make_folder(scratch / "to", context.sandbox)
         layers.unpack(context, layer, to, name="layer")
-        return {path: hashlib.sha256(layers.read(to, path)).hexdigest() for path in layers.scan(to) if not (to / path).is_symlink()}
+        return {path: hashlib.sha256((to / path).read_bytes()).hexdigest() for path in layers.scan(to) if not (to / path).is_symlink()}
 
 
 @pytest.mark.parametrize(("arch", "toolchain"), [("x86_64", "gcc-12"), ("arm64", "gcc-12"), ("x86_64", "clang-14")])

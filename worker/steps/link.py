@@ -38,7 +38,7 @@ def run(context: Context, task: LinkTask) -> LinkResult:
     kept = {path for path in layers.changed(before, after) if path not in REWRITTEN and not _DISPENSABLE.fullmatch(path)}
     kept |= {path for path in before.keys() - prepared.keys() if path.endswith(_PACKAGED)}
     found = from_plain(Inventory, json.loads(context.blobs.get_bytes(task.inventory)))
-    covered = {unit.path for unit in found.units if found.coverable(unit.path)}
+    covered = {unit.path for unit in found.units if found.coverable(unit)}
     return LinkResult(
         layer=layers.pack(context, out, kept, after, layers.Base.LINK),
         compiled=len(made.compiled),

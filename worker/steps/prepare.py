@@ -28,7 +28,7 @@ def run(context: Context, task: PrepareTask) -> PrepareResult:
         listener = DryRun()
         arch = tables.arch(task.arch)
         place.dry_run(*arch.goals, on_line=listener)
-        found = inventory(list(listener.objects), source.path, listener.tops, arch.link_only_folders)
+        found = inventory(listener, source.path, arch.link_only_folders)
     return PrepareResult(
         layer=layer,
         inventory=context.blobs.put_bytes(canonical(found)),
