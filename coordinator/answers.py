@@ -106,7 +106,10 @@ class Answers:
             if data:
                 offset += len(data)
                 yield data
-            elif not follow or over:
+            elif over:
+                await self._commits.cover()  # that there is no more is told as well
+                return
+            elif not follow:
                 return
             else:
                 await asyncio.sleep(0.3)

@@ -372,6 +372,8 @@ class Farm(Answers):
     async def retry(self, tenant: str, build_id: str) -> BuildView:
         build = self._find(tenant, build_id)
         if build.live or (build.problem is None and build.state.value == "succeeded"):
-            raise FarmError(Code.CONFLICT, f"the build is {build.state}, there is nothing to retry", where=build_id)
+            no = FarmError(Code.CONFLICT, f"the build is {build.state}, there is nothing to retry", where=build_id)
+            await self._commits.cover()
+            raise no
         await self._apply(Retried(at=self._clock(), build_id=build_id))
         return await self.build(tenant, build_id)

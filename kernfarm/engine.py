@@ -110,7 +110,7 @@ def archive(folder: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> 
     data = _config(folder, manifest)
     yield from _member(config, io.BytesIO(data), len(data))
     for name, layer in dict(zip(layers, manifest["layers"], strict=True)).items():
-        with open_blob(layout.blob_path(folder, layer["digest"]), layer["digest"]) as file:
+        with open_blob(layout.blob_path(folder, layer["digest"]), layer["digest"], layer["size"]) as file:
             yield from _member(name, file, layer["size"])
     listing = json.dumps([{"Config": config, "RepoTags": list(names), "Layers": layers}]).encode()
     yield from _member("manifest.json", io.BytesIO(listing), len(listing))

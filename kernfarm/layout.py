@@ -59,7 +59,8 @@ def extract(folder: Path, platform: str, to: Path) -> list[str]:
     manifest: dict[str, Any] = json.loads(_read(folder, found[0]["digest"]))
     names: list[str] = []
     for layer in manifest["layers"]:
-        with open_blob(blob_path(folder, layer["digest"]), layer["digest"]) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
+        path = blob_path(folder, layer["digest"])
+        with open_blob(path, layer["digest"], layer["size"]) as packed, tarfile.open(fileobj=packed, mode="r:gz") as tar:
             for member in tar:
                 # Only our own names, only regular files: nothing else can land anywhere.
                 if member.name in _FILES and member.isreg():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +106,7 @@ def _blobs(folder: Path, document: Document) -> Iterator[Blob]:
     for name, descriptor in [("config", body["config"]), *((f"layer {number}", each) for number, each in enumerate(body["layers"], 1))]:
         digest, size = descriptor["digest"], descriptor["size"]
         path = _path(folder, digest)
-        with open_blob(path, digest) as file:
-            _check_size(path, digest, file.seek(0, os.SEEK_END), size)
+        open_blob(path, digest, size).close()
         yield Blob(digest=digest, size=size, path=path, holds=name)
 
 

@@ -50,12 +50,15 @@ def read_regular(path: Path, most: int) -> bytes:
     return data
 
 
-def open_blob(path: Path, digest: str) -> BufferedReader:
-    """Open a layout's blob, its content checked, at its beginning: what is read from the open file is what was checked, whatever the name
-    leads to later. Raises FarmError: MISSING_FILE, BAD_DIGEST."""
+def open_blob(path: Path, digest: str, size: int) -> BufferedReader:
+    """Open a layout's blob of `size` bytes, its content checked, at its beginning: what is read from the open file is what was checked,
+    whatever the name leads to later. Raises FarmError: MISSING_FILE, BAD_DIGEST."""
     try:
         file = open_regular(path)
         try:
+            found = os.fstat(file.fileno()).st_size
+            if found != size:  # first: a file that is all hole has any size, and would be hashed for days
+                raise FarmError(Code.BAD_DIGEST, f"{digest} is damaged: {found} bytes instead of {size}", where=str(path), hint=_HINT)
             _check(path, digest, f"{digests.ALGORITHM}:{hashlib.file_digest(file, digests.ALGORITHM).hexdigest()}")
             file.seek(0)
         except BaseException:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import stat
 import uuid
@@ -22,6 +23,8 @@ from kernfarm.blobs import BlobStore
 from worker import archive, leftovers
 from worker.ccache import shadow_salt
 from worker.sandbox import HOST_PATH, Sandbox
+
+log = logging.getLogger(__name__)
 
 PATCHED_EPOCH = archive.SOURCE_EPOCH + 100
 _FETCH = ".fetch-"
@@ -82,6 +85,7 @@ class TreeCache:
     def _make(self, place: Path, make: Callable[[Path], None]) -> None:
         archive.remove_tree(place)  # half-done, of a process that died
         leftovers.sweep(self._folder, _FETCH)
+        self._sweep()
         self._evict()
         place.mkdir(mode=0o755)
         place.chmod(0o755)
@@ -123,6 +127,17 @@ class TreeCache:
             self._blobs.get_file(digest, path)
             path.chmod(0o644)
             yield path
+
+    def _sweep(self) -> None:
+        """Remove parts of trees that processes left which died while they made or removed them. They count for nothing, and nobody may
+        ever ask for such a tree again."""
+        for place in self._folder.iterdir():
+            if place.name.startswith(_FETCH) or not place.is_dir() or (place / "salt").exists():
+                continue
+            try:
+                self._drop(place)
+            except FarmError as error:
+                log.error("%s stays, the next tree that is made will try again: %s", place, error)
 
     def _evict(self) -> None:
         """Remove the longest unused trees until the others fit; those in use stay."""

@@ -18,6 +18,7 @@ from typing import Any
 import jwt
 
 from kernel.errors import Code, FarmError
+from kernfarm import timely
 
 log = logging.getLogger(__name__)
 
@@ -117,19 +118,11 @@ def _check_place(place: str) -> None:
 
 
 def _fetch(url: str) -> Any:
-    opener = urllib.request.build_opener(_NoRedirect())
-    deadline = time.monotonic() + _TIMEOUT_SECONDS
-    data = b""
-    # The time limit of a socket begins anew with each byte; a server that drips would hold the one fetch for hours.
+    opener = timely.opener(time.monotonic() + _TIMEOUT_SECONDS, _NoRedirect())
     with opener.open(url, timeout=_TIMEOUT_SECONDS) as answer:
-        while more := answer.read1(_MAX_BYTES):
-            data += more
-            if len(data) > _MAX_BYTES:
-                raise ValueError("larger than any key set")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the answer takes longer than {_TIMEOUT_SECONDS} seconds")
-        if answer.length:
-            raise http.client.IncompleteRead(data, answer.length)
+        data = answer.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ValueError("larger than any key set")
     return json.loads(data)
 
 

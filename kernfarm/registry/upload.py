@@ -71,7 +71,7 @@ def _mount(repository: Repository, digest: str, other: str) -> bool:
 
 
 def _session(repository: Repository, blob: Blob, chunk_bytes: int, sent: Callable[[int], None]) -> None:
-    with open_blob(blob.path, blob.digest) as file:
+    with open_blob(blob.path, blob.digest, blob.size) as file:
         transport = repository.transport
         response = transport.request("POST", transport.url("blobs/uploads/"), good=(202,), push=True)
         least = response.headers.get("OCI-Chunk-Min-Length", "0")

@@ -323,7 +323,18 @@ async def test_a_provider_that_hangs_holds_up_one_caller_only(monkeypatch: pytes
         assert all(isinstance(error, FarmError) for error in refused)
 
 
-def test_a_provider_that_drips_is_not_listened_to_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("begins", "drips"),
+    [
+        (b"HTTP/1.1 ", b"2"),
+        (b"HTTP/1.1 200 OK\r\nX-Header: ", b"x"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n"),
+    ],
+    ids=["status", "header", "body", "size of a chunk", "trailers"],
+)
+def test_a_provider_that_drips_is_not_listened_to_for_long(begins: bytes, drips: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes well within the time limit of a read."""
     monkeypatch.setattr(jwks, "_TIMEOUT_SECONDS", 0.5)
     left = threading.Event()
@@ -332,9 +343,9 @@ def test_a_provider_that_drips_is_not_listened_to_for_long(monkeypatch: pytest.M
         connection, _ = listening.accept()
         with connection, contextlib.suppress(OSError):
             connection.recv(65536)
-            connection.sendall(_HEAD + b"Content-Length: 100000\r\n\r\n")
+            connection.sendall(begins)
             while not left.wait(0.05):
-                connection.sendall(b" ")
+                connection.sendall(drips)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         dripping = threading.Thread(target=drip)

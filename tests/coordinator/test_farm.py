@@ -105,6 +105,35 @@ async def test_nobody_is_told_of_a_state_before_it_is_committed(tmp_path: Path) 
         assert {each.state for each in (build, listed, watched, resumed, await cancel)} == {"cancelled"}
 
 
+async def test_the_end_of_a_log_waits_for_the_commit_too(tmp_path: Path) -> None:
+    async with started(tmp_path, fails=True) as bench:
+        build_id = await bench.submit()
+        bench.journal.gate, bench.journal.fails = (gate := threading.Event()), True
+        cancel = asyncio.create_task(bench.farm.cancel("t", build_id))
+        await asyncio.sleep(0.2)
+        reader = asyncio.ensure_future(anext(bench.farm.logs("t", build_id, "source", offset=0, follow=True)))
+        await asyncio.sleep(0.2)
+        gate.set()
+        for call in (cancel, reader):
+            with pytest.raises(FarmError, match=r"the disk is full|the coordinator has failed"):
+                await call
+
+
+async def test_a_refusal_waits_for_the_commit_too(tmp_path: Path) -> None:
+    async with started(tmp_path, fails=True) as bench:
+        build_id = await bench.submit()
+        await bench.farm.cancel("t", build_id)
+        bench.journal.gate, bench.journal.fails = (gate := threading.Event()), True
+        calls = [asyncio.create_task(bench.farm.retry("t", build_id))]
+        await asyncio.sleep(0.2)
+        calls.append(asyncio.create_task(bench.farm.retry("t", build_id)))  # of a build that runs already
+        await asyncio.sleep(0.2)
+        gate.set()
+        for call in calls:
+            with pytest.raises(FarmError, match=r"the disk is full|the coordinator has failed"):
+                await call
+
+
 async def test_a_reader_waits_for_the_commit_of_what_it_tells_and_for_no_later_one(tmp_path: Path) -> None:
     async with started(tmp_path) as bench:
         build_id = await bench.submit()

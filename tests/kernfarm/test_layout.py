@@ -39,7 +39,7 @@ def tar(entries: dict[str, bytes], links: dict[str, str] | None = None) -> bytes
 def make(folder: Path, data: bytes) -> tuple[str, str]:
     """A layout of one layer; returns the digests of index and layer."""
     layer = put(folder, gzip.compress(data, mtime=0))
-    manifest = put(folder, json.dumps({"layers": [{"digest": layer}]}).encode())
+    manifest = put(folder, json.dumps({"layers": [{"digest": layer, "size": layout.blob_path(folder, layer).stat().st_size}]}).encode())
     entry = {"digest": manifest, "platform": {"architecture": "amd64", "os": "linux"}, "mediaType": oci.MANIFEST, "size": 1}
     index = put(folder, json.dumps({"manifests": [entry]}).encode())
     layout.finish(folder, index, reference="docker.io/linuxkit/kernel:6.1.1")

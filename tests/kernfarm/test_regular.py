@@ -66,14 +66,24 @@ def test_a_blob_is_what_was_opened_whatever_its_name_leads_to_later(tmp_path: Pa
     file = tmp_path / "blob"
     file.write_bytes(b"checked")
     digest = digests.of_bytes(b"checked")
-    with regular.open_blob(file, digest) as opened:
+    with regular.open_blob(file, digest, 7) as opened:
         file.unlink()
         file.write_bytes(b"another")
         assert opened.read() == b"checked"
-    for read in (regular.open_blob, lambda path, digest: regular.read_blob(path, digest, 100)):
+    for read in (lambda path, digest: regular.open_blob(path, digest, 7), lambda path, digest: regular.read_blob(path, digest, 100)):
         with pytest.raises(FarmError, match=f"{digest} is damaged") as caught:
             read(file, digest)
         assert caught.value.problem.code is Code.BAD_DIGEST
         with pytest.raises(FarmError, match=f"lacks {digest}") as caught:
             read(tmp_path / "nowhere", digest)
         assert caught.value.problem.code is Code.MISSING_FILE
+
+
+def test_a_blob_of_another_size_is_not_hashed(tmp_path: Path) -> None:
+    layouts.write(tmp_path, seed="s")
+    (blob, *_) = publication.read(tmp_path).blobs
+    with blob.path.open("r+b") as file:
+        file.truncate(1 << 42)
+    with deadline(20), pytest.raises(FarmError, match=f"{1 << 42} bytes instead of {blob.size}") as caught:
+        publication.read(tmp_path)
+    assert caught.value.problem.code is Code.BAD_DIGEST

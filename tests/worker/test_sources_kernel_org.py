@@ -62,6 +62,9 @@ def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
     process.run(("gpgconf", "--homedir", str(made.home), "--kill", "all"), env=ENV, timeout_seconds=20)
 
 
+FAULTS = ("cut", "cut-chunk", "drip", "drip-headers")
+
+
 class Mirror(SimpleHTTPRequestHandler):
     """kernel.org's layout from a folder; /broken/ answers 500, the other names below do with the tarball what they say."""
 
@@ -69,10 +72,10 @@ class Mirror(SimpleHTTPRequestHandler):
         kind, _, path = self.path.removeprefix("/").partition("/")
         if kind == "broken":
             self.send_error(500)
-        elif kind in ("cut", "cut-chunk", "drip") and path.endswith(".xz"):
+        elif kind in FAULTS and path.endswith(".xz"):
             self._fail(kind, Path(self.translate_path(f"/{path}")).read_bytes())
         else:
-            self.path = f"/{path}" if kind in ("cut", "cut-chunk", "drip") else self.path
+            self.path = f"/{path}" if kind in FAULTS else self.path
             super().do_GET()
 
     def _fail(self, kind: str, data: bytes) -> None:
@@ -86,7 +89,10 @@ class Mirror(SimpleHTTPRequestHandler):
             return
         # Cut where the archive is whole: only the length tells that something is missing.
         self.send_header("Content-Length", str(len(data) + 1))
-        self.end_headers()
+        if kind == "drip-headers":
+            self.flush_headers()
+        else:
+            self.end_headers()
         if kind == "cut":
             self.wfile.write(data)
             return
@@ -166,9 +172,10 @@ def test_a_connection_that_ends_too_early_is_no_whole_file(node: Node, mirror: t
     assert f"linux-{VERSION}.tar.xz" in said
 
 
-def test_a_mirror_that_drips_is_left_at_the_deadline(node: Node, mirror: tuple[str, Path], signer: Signer) -> None:
+@pytest.mark.parametrize("how", ["drip", "drip-headers"])
+def test_a_mirror_that_drips_is_left_at_the_deadline(node: Node, mirror: tuple[str, Path], signer: Signer, how: str) -> None:
     started = time.monotonic()
-    code, said = refused(node, released(), trusting(f"{mirror[0]}/drip", signer, fetch_timeout_seconds=0.5))
+    code, said = refused(node, released(), trusting(f"{mirror[0]}/{how}", signer, fetch_timeout_seconds=0.5))
     assert code is Code.FETCH_FAILED
     assert "too slow" in said
     assert time.monotonic() - started < 5

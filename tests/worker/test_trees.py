@@ -145,3 +145,15 @@ def test_a_tree_whose_removal_breaks_off_is_not_taken_for_the_whole(
     monkeypatch.undo()
     with cache.checkout(plain, sandbox):
         assert makefile.exists()
+
+
+def test_parts_of_trees_that_dead_processes_left_are_removed(cache: TreeCache, tree: Tree, sandbox: Bubblewrap) -> None:
+    """Nobody may ask for those trees again, and they count for nothing: they would stay for ever."""
+    half, made = finished(cache._folder, "half", size=1, used=1), finished(cache._folder, "made", size=1, used=1)
+    for place in (half, made):
+        (place / "salt").unlink()
+    with (cache._folder / "made.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with cache.checkout(Tree(tarball=tree.tarball, version=""), sandbox):
+            assert not half.exists()
+            assert made.exists(), "somebody is just making it"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import http.client
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from kernel.errors import Code, FarmError
+from kernfarm import timely
 from worker.context import Context
 
 _CHUNK = 1 << 20
@@ -23,8 +23,9 @@ def download(context: Context, url: str, to: Path, *, limit: int, deadline: floa
     Raises FarmError: BAD_SOURCE (no such file), FETCH_FAILED (no answer, cut off, too slow), BAD_ARCHIVE (too large), CANCELLED.
     """
     context.log(f"fetching {url}\n".encode())
+    limited = max(0.1, min(_SILENCE_SECONDS, deadline - time.monotonic()))
     try:
-        answer = urllib.request.urlopen(url, timeout=max(0.1, min(_SILENCE_SECONDS, deadline - time.monotonic())))
+        answer = timely.opener(deadline).open(url, timeout=limited)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (403, 404, 410):
@@ -34,7 +35,8 @@ def download(context: Context, url: str, to: Path, *, limit: int, deadline: floa
         raise FarmError(Code.FETCH_FAILED, f"the server answered {error.code}", where=url) from error
     except (OSError, http.client.HTTPException) as error:
         hint = "can the worker reach it? its settings under `sources` name mirrors"
-        raise FarmError(Code.FETCH_FAILED, f"cannot fetch: {error}", where=url, hint=hint) from error
+        failed = FarmError(Code.FETCH_FAILED, f"cannot fetch: {error}", where=url, hint=hint)
+        raise (_too_slow(url) if time.monotonic() >= deadline else failed) from error
     with answer:
         copy(context, _reader(answer, url, deadline), to, limit=limit, url=url)
 
@@ -61,12 +63,13 @@ def _reader(answer: http.client.HTTPResponse, url: str, deadline: float) -> Call
         nonlocal left
         if left == 0:
             return b""
-        if time.monotonic() > deadline:
-            raise FarmError(Code.FETCH_FAILED, "the server is too slow", where=url, hint="sources.fetch_timeout_seconds, or another mirror")
+        if time.monotonic() >= deadline:
+            raise _too_slow(url)
         try:
             data = answer.read1(size if left is None else min(size, left))
         except (OSError, http.client.HTTPException) as error:
-            raise FarmError(Code.FETCH_FAILED, f"the connection broke: {error}", where=url) from error
+            broken = FarmError(Code.FETCH_FAILED, f"the connection broke: {error}", where=url)
+            raise (_too_slow(url) if time.monotonic() >= deadline else broken) from error
         if left is not None:
             if not data:
                 raise FarmError(Code.FETCH_FAILED, f"the connection ended {left} bytes too early", where=url)
@@ -74,3 +77,7 @@ def _reader(answer: http.client.HTTPResponse, url: str, deadline: float) -> Call
         return data
 
     return read
+
+
+def _too_slow(url: str) -> FarmError:
+    return FarmError(Code.FETCH_FAILED, "the server is too slow", where=url, hint="sources.fetch_timeout_seconds, or another mirror")
