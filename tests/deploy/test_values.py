@@ -99,6 +99,7 @@ WRONG = (
     ("networkPolicy.sources.ports=[]", "/networkPolicy/sources/ports"),
     ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs"),
     ('podDisruptionBudget.maxUnavailable="some"', "/podDisruptionBudget/maxUnavailable"),
+    ('podDisruptionBudget.maxUnavailable="50%"', "/podDisruptionBudget/maxUnavailable"),
 )
 
 _POSTGRESQL = 'journal.postgresql={"host":"db.example.org","credentialsSecret":"a","signerCredentialsSecret":"b"}'
