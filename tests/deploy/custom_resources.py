@@ -81,6 +81,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         _object(
             {
                 "rayVersion": {"type": "string"},
+                "upgradeStrategy": _object({"type": {"enum": ["Recreate", "None"]}}),  # KubeRay 1.6
                 "enableInTreeAutoscaling": {"type": "boolean"},
                 "autoscalerOptions": _AUTOSCALER,
                 "headGroupSpec": _HEAD,
