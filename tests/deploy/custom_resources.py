@@ -37,6 +37,7 @@ _AUTOSCALER = _object(
         "image": {"type": "string"},
         "imagePullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
         "env": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+        "volumeMounts": {"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}},
         "securityContext": {"type": "object"},
         "resources": {"type": "object"},
     }

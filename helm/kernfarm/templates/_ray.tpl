@@ -1,10 +1,8 @@
 {{/* Pods of the Ray cluster. KubeRay adds the command `ray start ...` to the first container. */}}
 
 {{- define "kernfarm.head" -}}
-{{- if not .Values.ray.autoscaling.enabled }}
-serviceAccountName: {{ include "kernfarm.fullname" . }}
+serviceAccountName: {{ printf "%s%s" (include "kernfarm.fullname" .) (ternary "-head" "" .Values.ray.autoscaling.enabled) | quote }}
 automountServiceAccountToken: false
-{{- end }}
 enableServiceLinks: false
 {{- include "kernfarm.pullSecrets" . }}
 securityContext:
@@ -50,6 +48,15 @@ containers:
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 8Gi}
+  {{- if .Values.ray.autoscaling.enabled }}
+  # Mounted by the autoscaler's container alone (autoscalerOptions): what Kubernetes would mount into all of the pod's.
+  - name: kubernetes-api
+    projected:
+      defaultMode: 0440
+      sources:
+        - serviceAccountToken: {path: token, expirationSeconds: 3607}
+        - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+  {{- end }}
 {{- end }}
 
 {{/* worker: a dict of root, name, group */}}
