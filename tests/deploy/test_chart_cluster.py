@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from ipaddress import ip_network
 
-from tests.deploy.rendering import Document, documents, named, of_kind, pod_templates
+import pytest
+import yaml
+
+from tests.deploy.rendering import Document, documents, named, of_kind, pod_templates, render
 
 
 AUTOSCALING = ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs={192.0.2.1/32}")
@@ -66,3 +69,52 @@ def test_without_the_autoscaler_nobody_may_speak_to_kubernetes() -> None:
     (account,) = of_kind(found, "ServiceAccount")
     assert account["automountServiceAccountToken"] is False
     assert pod_templates(found)["head"]["spec"]["serviceAccountName"] == account["metadata"]["name"]
+
+
+# --- whom workers may call
+
+
+def _sources(*cidrs: str, exceptions: str = "") -> list[Document]:
+    """The peers of the first rule of the workers' egress."""
+    sets = [f"networkPolicy.sources.cidrs={{{','.join(cidrs)}}}"]
+    if exceptions:
+        sets.append(f"networkPolicy.sources.except={{{exceptions}}}")
+    policy = named(documents("minimal", *sets), "NetworkPolicy", "-worker")["spec"]
+    return [peer["ipBlock"] for rule in policy["egress"] for peer in rule["to"]]
+
+
+@pytest.mark.parametrize("example", ["minimal", "external-postgres-s3"])
+def test_without_addresses_of_sources_workers_are_let_out_to_none(example: str) -> None:
+    """A rule of ports without addresses would let them out to everything, the cloud's metadata service included."""
+    found = list(yaml.safe_load_all(render(example, "--set-json", "networkPolicy.sources.cidrs=[]")))
+    policy = named(found, "NetworkPolicy", "-worker")["spec"]
+    assert "Egress" in policy["policyTypes"]
+    assert [rule["to"] for rule in policy.get("egress", ())] == [[{"ipBlock": {"cidr": "198.51.100.0/24"}}]] * (example != "minimal")
+
+
+@pytest.mark.parametrize(
+    ("cidr", "left_out"),
+    [
+        ("0.0.0.0/0", ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"]),
+        ("::/0", ["fc00::/7", "fe80::/10"]),
+        ("0.0.0.0/1", ["10.0.0.0/8", "100.64.0.0/10"]),
+        ("203.0.113.0/24", []),
+        ("10.0.0.0/8", []),  # named itself: open
+        ("10.1.0.0/16", []),
+        ("2001:db8::/32", []),
+    ],
+)
+def test_private_ranges_are_left_out_of_what_holds_them(cidr: str, left_out: list[str]) -> None:
+    """Kubernetes refuses an exception that is no strict part of its range."""
+    (block,) = _sources(cidr)
+    assert (block["cidr"], block.get("except", [])) == (cidr, left_out)
+
+
+def test_an_exception_is_never_lost_from_its_range() -> None:
+    ranges = ["198.51.100.0/25", "203.0.113.64/26", "2001:db8:0:f000::/52", "2001:db8::/127", "fd00:1:2:3:4:5:6:0/112"]
+    exceptions = ["198.51.100.1/32", "198.51.100.128/32", "203.0.113.127/32", "203.0.113.128/26", "203.0.113.64/26"]
+    exceptions += ["2001:db8:0:ffff::/64", "2001:db8:1:f000::/52", "2001:db8::1/128", "fd00:1:2:3:4:5:6:7/128", "::/64"]
+    for block in _sources(*ranges, exceptions=",".join(exceptions)):
+        inside = ip_network(block["cidr"])
+        parts = [each for each in exceptions if (part := ip_network(each)).version == inside.version and part != inside]
+        assert block.get("except", []) == [each for each in parts if ip_network(each).subnet_of(inside)], block  # type: ignore[arg-type]
