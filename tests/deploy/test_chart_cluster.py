@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.deploy.rendering import Document, documents, named, of_kind, pod_templates, render
-
+from tests.deploy import custom_resources
+from tests.deploy.rendering import CHART, EXAMPLES, Document, documents, named, of_kind, pod_templates, render
 
 AUTOSCALING = ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs={192.0.2.1/32}")
 
@@ -118,3 +124,73 @@ def test_an_exception_is_never_lost_from_its_range() -> None:
         inside = ip_network(block["cidr"])
         parts = [each for each in exceptions if (part := ip_network(each)).version == inside.version and part != inside]
         assert block.get("except", []) == [each for each in parts if ip_network(each).subnet_of(inside)], block  # type: ignore[arg-type]
+
+
+# --- names that YAML takes for something else
+
+AWKWARD = ("on", "true", "null", "1e3", "123")
+
+
+def _names(schema: dict[str, Any], where: str = "") -> Iterator[str]:
+    """Values that name an object of Kubernetes, by the schema."""
+    whole = json.loads((CHART / "values.schema.json").read_text())
+    reference = schema.get("$ref", "").rsplit("/", 1)[-1]
+    if reference in ("name", "optionalName"):
+        yield where
+    elif reference:
+        yield from _names(whole["$defs"][reference], where)
+    for name, below in schema.get("properties", {}).items():
+        yield from _names(below, f"{where}.{name}".lstrip("."))
+    if isinstance(schema.get("additionalProperties"), dict) and where == "workerGroups":
+        yield from _names(schema["additionalProperties"], f"{where}.amd64")
+    if "items" in schema:
+        yield from _names(schema["items"], f"{where}[0]")
+
+
+def _checked(text: str, word: str) -> list[Document]:
+    """The documents, valid for Kubernetes. Raises AssertionError where the word stands bare: 1e3 is a number to helm, not to us."""
+    bare = re.compile(rf"(?:[:,\[] |- ){re.escape(word)} *(?:$|[,}}\]])")
+    assert word == "true" or not [line for line in text.splitlines() if bare.search(line)]
+    found = [each for each in yaml.safe_load_all(text) if each is not None]
+    for document in found:
+        custom_resources.validate(document, "1.34")
+    return found
+
+
+@pytest.mark.parametrize("word", AWKWARD)
+def test_release_and_groups_have_any_name(word: str) -> None:
+    group = {**yaml.safe_load((CHART / "values.yaml").read_text())["workerGroups"]["amd64"], "minReplicas": 0}
+    sets = [f"workerGroups={json.dumps({word: group})}", 'fullnameOverride="on"']
+    found = _checked(render("minimal", *[each for one in sets for each in ("--set-json", one)], release=word), word)
+    (cluster,) = of_kind(found, "RayCluster")
+    assert cluster["metadata"]["labels"]["app.kubernetes.io/instance"] == word and cluster["metadata"]["name"] == "on"
+    assert word in {each["groupName"] for each in cluster["spec"]["workerGroupSpecs"]}
+    settings = yaml.safe_load(named(found, "ConfigMap", "-workers")["data"][f"worker-{word}.yaml"])
+    assert settings["name"] == word
+
+
+@pytest.mark.parametrize("word", ["on", "1e3", "123"])
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_secrets_claims_and_classes_have_any_name(example: str, word: str) -> None:
+    paths = list(_names(json.loads((CHART / "values.schema.json").read_text())))
+    assert {"image.pullSecrets[0]", "access.tls.secret", "workerGroups.amd64.scratch.storageClass"} <= set(paths)
+    for without in ("existingClaim", "storageClass"):  # one of both is used
+        chosen = [path for path in paths if not path.endswith(without)]
+        if example != "full":  # there an identity provider is set, whose keys it holds
+            chosen.remove("access.oidc.jwksConfigMap")
+        _checked(render(example, *[each for path in chosen for each in ("--set-json", f"{path}={json.dumps(word)}")]), word)
+
+
+@pytest.mark.parametrize("release", ["9farm", "farm.v1"])
+def test_with_a_name_for_its_objects_a_release_has_any(release: str) -> None:
+    """Without one it is refused (test_values.py): Kubernetes would refuse the Service, when volumes have been made already."""
+    assert _checked(render("minimal", "--set", "fullnameOverride=farm", release=release), release)
+
+
+def test_a_version_may_have_build_metadata(tmp_path: Path) -> None:
+    chart = shutil.copytree(CHART, tmp_path / "kernfarm")
+    about = (chart / "Chart.yaml").read_text()
+    (chart / "Chart.yaml").write_text(re.sub("(?m)^((?:appV|v)ersion): .*", r"\1: 0.1.0+build.7", about))
+    for document in yaml.safe_load_all(render("minimal", chart=chart)):
+        labels = document["metadata"]["labels"]
+        assert all(re.fullmatch("[A-Za-z0-9._-]{1,63}", value) for value in labels.values()), labels

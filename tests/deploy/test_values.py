@@ -125,7 +125,9 @@ CONTRADICTIONS = (
     ("coordinator.port=6379", "coordinator.port: 6379 is one of Ray's"),
     ("metrics.enabled=true metrics.exporterPort=10500", "metrics.exporterPort: 10500 is one of Ray's"),
 )
-CASES = (*WRONG, *CONTRADICTIONS)
+# A release, without any value of its own: no Service may be named after it.
+RELEASES = (("9farm", "fullnameOverride: 9farm-kernfarm"), ("farm.v1", "fullnameOverride: farm.v1-kernfarm"))
+CASES = (*WRONG, *CONTRADICTIONS, *RELEASES)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +135,9 @@ def answers() -> dict[str, tuple[int, str]]:
     """helm's exit code and message for each wrong value; two at a time, it is a program of its own each time."""
 
     def ask(settings: str) -> tuple[int, str]:
-        sets = [word for each in re.split(r" (?=[a-zA-Z0-9.]+=)", settings) for word in ("--set-json", each)]
-        done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *sets)
+        release = settings if "=" not in settings else "farm"
+        sets = [word for each in re.split(r" (?=[a-zA-Z0-9.]+=)", settings) if each != release for word in ("--set-json", each)]
+        done = helm("template", release, str(CHART), "--values", str(values_file("minimal")), *sets)
         return done.returncode, done.stderr
 
     helm("version")  # fetched once, not by both at the same time

@@ -244,18 +244,18 @@ exec:
     name: {{ include "kernfarm.fullname" . }}-coordinator
 - name: ray-token
   secret:
-    secretName: {{ .Values.ray.tokenSecret }}
+    secretName: {{ .Values.ray.tokenSecret | quote }}
     defaultMode: 0440
     items:
       - {key: token, path: token}
 - name: tls
   secret:
-    secretName: {{ .Values.access.tls.secret }}
+    secretName: {{ .Values.access.tls.secret | quote }}
     defaultMode: 0440
 {{- if .Values.access.tls.clientCaSecret }}
 - name: client-ca
   secret:
-    secretName: {{ .Values.access.tls.clientCaSecret }}
+    secretName: {{ .Values.access.tls.clientCaSecret | quote }}
     defaultMode: 0440
     items:
       - {key: ca.crt, path: ca.crt}
@@ -263,7 +263,7 @@ exec:
 {{- if .Values.access.tokensSecret }}
 - name: tokens
   secret:
-    secretName: {{ .Values.access.tokensSecret }}
+    secretName: {{ .Values.access.tokensSecret | quote }}
     defaultMode: 0440
     items:
       - {key: tokens.yaml, path: tokens.yaml}
@@ -271,14 +271,14 @@ exec:
 {{- with .Values.access.oidc.jwksConfigMap }}
 - name: oidc
   configMap:
-    name: {{ . }}
+    name: {{ . | quote }}
     items:
       - {key: jwks.json, path: jwks.json}
 {{- end }}
 {{- if and (eq .Values.journal.kind "postgresql") .Values.journal.postgresql.caSecret }}
 - name: postgresql-ca
   secret:
-    secretName: {{ .Values.journal.postgresql.caSecret }}
+    secretName: {{ .Values.journal.postgresql.caSecret | quote }}
     defaultMode: 0440
     items:
       - {key: ca.crt, path: ca.crt}
@@ -289,7 +289,7 @@ exec:
     name: {{ include "kernfarm.fullname" . }}-signer
 - name: signer-secret
   secret:
-    secretName: {{ .Values.signer.keySecret }}
+    secretName: {{ .Values.signer.keySecret | quote }}
     defaultMode: 0440
     items:
       - {key: signer.key, path: signer.key}
@@ -305,7 +305,7 @@ exec:
 {{- end }}
 - name: state
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.coordinator.state.existingClaim }}
+    claimName: {{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.coordinator.state.existingClaim | quote }}
 - name: ray-tmp
   emptyDir: {sizeLimit: 8Gi}
 - name: ray-memory

@@ -5,14 +5,15 @@
 
 {{- define "kernfarm.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "kernfarm.labels" -}}
 {{ include "kernfarm.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- /* A label takes no "+", which a version may have. */}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/* image: (list context "coordinator") */}}
@@ -20,9 +21,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $root := index . 0 -}}
 {{- $image := index $root.Values.image (index . 1) -}}
 {{- if $image.digest -}}
-{{ printf "%s@%s" $image.repository $image.digest }}
+{{ printf "%s@%s" $image.repository $image.digest | quote }}
 {{- else -}}
-{{ printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) }}
+{{ printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) | quote }}
 {{- end -}}
 {{- end }}
 
@@ -30,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -111,9 +112,9 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- define "kernfarm.blobEnv" -}}
 {{- if and (eq .Values.blobs.kind "s3") .Values.blobs.s3.credentialsSecret }}
 - name: AWS_ACCESS_KEY_ID
-  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret }}, key: access-key-id}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret | quote }}, key: access-key-id}}
 - name: AWS_SECRET_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret }}, key: secret-access-key}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret | quote }}, key: secret-access-key}}
 {{- end }}
 {{- end }}
 
@@ -122,9 +123,9 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- $root := index . 0 -}}
 {{- if eq $root.Values.journal.kind "postgresql" }}
 - name: PGUSER
-  valueFrom: {secretKeyRef: {name: {{ index . 1 }}, key: username}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: username}}
 - name: PGPASSWORD
-  valueFrom: {secretKeyRef: {name: {{ index . 1 }}, key: password}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: password}}
 {{- end }}
 {{- end }}
 
@@ -139,7 +140,7 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- if eq .Values.blobs.kind "volume" }}
 - name: blobs
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-blobs" (include "kernfarm.fullname" .)) .Values.blobs.volume.existingClaim }}
+    claimName: {{ default (printf "%s-blobs" (include "kernfarm.fullname" .)) .Values.blobs.volume.existingClaim | quote }}
 {{- end }}
 {{- end }}
 
@@ -148,7 +149,7 @@ blobs_url: file:///var/lib/kernfarm/blobs
 - name: RAY_AUTH_MODE
   value: token
 - name: RAY_AUTH_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.ray.tokenSecret }}, key: token}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.ray.tokenSecret | quote }}, key: token}}
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 - name: GRPC_ENABLE_FORK_SUPPORT

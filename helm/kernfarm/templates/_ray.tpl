@@ -63,7 +63,7 @@ volumes:
 {{- define "kernfarm.worker" -}}
 {{- $root := .root -}}
 {{- $group := .group -}}
-serviceAccountName: {{ include "kernfarm.fullname" $root }}
+serviceAccountName: {{ include "kernfarm.fullname" $root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- if eq $root.Values.sandbox.mode "userNamespace" }}
@@ -87,7 +87,7 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $group.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 # The coordinator moves lost attempts to other workers; an attempt is not worth waiting for.
 terminationGracePeriodSeconds: 30
@@ -188,7 +188,7 @@ volumes:
   {{- with $root.Values.sources.keyringConfigMap }}
   - name: keyring
     configMap:
-      name: {{ . }}
+      name: {{ . | quote }}
       items:
         - {key: keyring, path: keyring}
   {{- end }}
@@ -204,7 +204,7 @@ volumes:
       volumeClaimTemplate:
         spec:
           accessModes: [ReadWriteOnce]
-          storageClassName: {{ $group.scratch.storageClass }}
+          storageClassName: {{ $group.scratch.storageClass | quote }}
           resources:
             requests:
               storage: {{ $group.scratch.size }}
