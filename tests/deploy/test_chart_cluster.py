@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 import yaml
 
 from tests.deploy import custom_resources
-from tests.deploy.rendering import CHART, EXAMPLES, Document, documents, named, of_kind, pod_templates, render
+from tests.deploy.rendering import CHART, EXAMPLES, Document, containers, documents, named, of_kind, pod_templates, render
 
 AUTOSCALING = ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs={192.0.2.1/32}")
 
@@ -194,3 +197,27 @@ def test_a_version_may_have_build_metadata(tmp_path: Path) -> None:
     for document in yaml.safe_load_all(render("minimal", chart=chart)):
         labels = document["metadata"]["labels"]
         assert all(re.fullmatch("[A-Za-z0-9._-]{1,63}", value) for value in labels.values()), labels
+
+
+# --- probes
+
+
+def _probes(*sets: str) -> list[Document]:
+    coordinator = containers(pod_templates(documents("minimal", *sets))["coordinator"])["coordinator"]
+    return [coordinator[kind] for kind in ("startupProbe", "readinessProbe", "livenessProbe")]
+
+
+def test_probes_are_of_one_kind_with_and_without_mtls() -> None:
+    """An upgrade that goes from one kind to another and fails can leave both, and then none goes through."""
+    for probe in (*_probes(), *_probes("access.tls.clientCaSecret=clients")):
+        assert set(probe) & {"exec", "tcpSocket", "grpc", "httpGet"} == {"exec"}
+
+
+def test_with_mtls_the_probe_asks_whether_the_port_answers() -> None:
+    """A whole call would take a client's certificate."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        (command,) = {tuple(probe["exec"]["command"]) for probe in _probes("access.tls.clientCaSecret=clients", f"coordinator.port={port}")}
+        words = [sys.executable, *command[1:]]
+        assert command[0] == "python" and subprocess.run(words, check=False, timeout=30).returncode == 0
+    assert subprocess.run(words, check=False, timeout=30, stderr=subprocess.DEVNULL).returncode != 0

@@ -221,12 +221,13 @@ would be closed to the others. */}}
     {{- include "kernfarm.blobMount" . | nindent 4 }}
 {{- end }}
 
-{{/* The kubelet's own gRPC probe knows no TLS, so ours asks. With mTLS it would need a certificate of a client's: then only the port is tried. */}}
+{{/* The kubelet's own gRPC probe knows no TLS, so ours asks. With mTLS it would need a certificate of a client's: then only the port is tried.
+`exec` in both cases, not `tcpSocket`: an upgrade that changes the handler's kind and fails can leave both, which Kubernetes then refuses. */}}
 {{- define "kernfarm.coordinator.probe" -}}
-{{- if .Values.access.tls.clientCaSecret }}
-tcpSocket: {port: grpc}
-{{- else }}
 exec:
+  {{- if .Values.access.tls.clientCaSecret }}
+  command: {{ include "kernfarm.connect" (list "127.0.0.1" .Values.coordinator.port) }}
+  {{- else }}
   command:
     - python
     - -m
@@ -235,7 +236,12 @@ exec:
     - --authority=/etc/kernfarm/tls/tls.crt
     - --name={{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.access.tls.serverName }}
     - 127.0.0.1:{{ .Values.coordinator.port }}
+  {{- end }}
 {{- end }}
+
+{{/* connect: (list HOST PORT); the command that tries whether a port answers. */}}
+{{- define "kernfarm.connect" -}}
+{{- list "python" "-c" "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)" (index . 0) (index . 1 | toString) | toJson -}}
 {{- end }}
 
 {{- define "kernfarm.coordinator.volumes" -}}
