@@ -190,9 +190,19 @@ object-store-memory: "80000000"
 {{- $found | toJson -}}
 {{- end }}
 
-{{/* A quantity of bytes as a number. */}}
-{{- define "kernfarm.bytes" -}}
+{{/* A quantity, of bytes or processors, as a number. */}}
+{{- define "kernfarm.quantity" -}}
 {{- $number := regexFind "^[0-9.]+" . -}}
-{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
-{{- mulf (float64 $number) (index $units (trimPrefix $number .)) | printf "%.0f" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- mulf (float64 $number) (index $units (trimPrefix $number .)) | printf "%.3f" -}}
+{{- end }}
+
+{{/* Resources of containers that the values set, as JSON: names of values to resources. */}}
+{{- define "kernfarm.resources" -}}
+{{- $v := .Values -}}
+{{- $found := dict "coordinator.resources" $v.coordinator.resources "ray.head.resources" $v.ray.head.resources "ray.driver.resources" $v.ray.driver.resources "signer.resources" $v.signer.resources -}}
+{{- range $name, $group := include "kernfarm.groups" . | fromJson -}}
+{{- $_ := set $found (printf "workerGroups.%s.resources" $name) $group.resources -}}
+{{- end -}}
+{{- $found | toJson -}}
 {{- end }}
