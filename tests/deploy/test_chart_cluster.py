@@ -55,6 +55,22 @@ def test_only_the_workers_settings_replace_the_workers() -> None:
     assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "replaced"),
+    [
+        ("sources.fetchTimeoutSeconds=60", True),
+        ("ray.health.failures=5", True),
+        ("image.worker.tag=next", True),
+        ("workerGroups.amd64.replicas=4", False),
+        ("workerGroups.amd64.maxReplicas=9", False),
+    ],
+)
+def test_the_coordinator_is_replaced_when_the_head_is(setting: str, replaced: bool) -> None:
+    """Its Ray node and its driver belong to the head that they joined; a farm that only grows goes on."""
+    before, after = (pod_templates(documents("minimal", *sets))["coordinator"] for sets in ((), (setting,)))
+    assert (before != after) is replaced
+
+
 def test_the_autoscaler_alone_may_speak_to_kubernetes() -> None:
     """KubeRay gives the head's account a role. An account of the chart's for all would hand that to workers, and its name is KubeRay's
     default: without one of the head's own KubeRay takes it."""

@@ -32,6 +32,7 @@ WRONG = (
     ('coordinator.resources.limits.memory="lots"', "/coordinator/resources/limits/memory"),
     ('coordinator.tolerations=[{"key":"farm","operator":"Is"}]', "/coordinator/tolerations/0/operator"),
     ('coordinator.podAnnotations={"checksum/config":"0"}', "/coordinator/podAnnotations"),
+    ('coordinator.podAnnotations={"checksum/ray":"0"}', "/coordinator/podAnnotations"),
     ('coordinator.state.size="0Gi"', "/coordinator/state/size"),
     ('blobs.volume.size="0"', "/blobs/volume/size"),
     ('fullnameOverride="Kernels"', "/fullnameOverride"),
