@@ -37,6 +37,7 @@ _AUTOSCALER = _object(
         "image": {"type": "string"},
         "imagePullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
         "env": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+        "volumeMounts": {"type": "array", "items": {"type": "object", "required": ["name", "mountPath"]}},
         "securityContext": {"type": "object"},
         "resources": {"type": "object"},
     }
@@ -81,6 +82,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         _object(
             {
                 "rayVersion": {"type": "string"},
+                "upgradeStrategy": _object({"type": {"enum": ["Recreate", "None"]}}),  # KubeRay 1.6
                 "enableInTreeAutoscaling": {"type": "boolean"},
                 "autoscalerOptions": _AUTOSCALER,
                 "headGroupSpec": _HEAD,

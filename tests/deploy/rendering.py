@@ -26,14 +26,16 @@ def values_file(example: str) -> Path:
     return CHART / "ci" / f"{example}-values.yaml"
 
 
-@functools.cache
-def _rendered(example: str, sets: tuple[str, ...], version: str) -> str:
-    words = ["template", "farm", str(CHART), "--values", str(values_file(example)), "--kube-version", version]
-    for each in sets:
-        words += ["--set", each]
-    done = helm(*words)
+def render(example: str, *words: str, release: str = "farm", chart: Path = CHART) -> str:
+    """All manifests of an example as helm prints them. `words`: further ones of `helm template`."""
+    done = helm("template", release, str(chart), "--values", str(values_file(example)), *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@functools.cache
+def _rendered(example: str, sets: tuple[str, ...], version: str) -> str:
+    return render(example, "--kube-version", version, *[word for each in sets for word in ("--set", each)])
 
 
 def text(example: str, *sets: str, version: str = "1.34.0") -> str:

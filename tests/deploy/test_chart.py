@@ -131,12 +131,13 @@ def test_nothing_of_the_host_is_mounted() -> None:
 
 def test_no_kubernetes_credentials_in_pods() -> None:
     for example in EXAMPLES:
-        found = documents(example)
-        (cluster,) = of_kind(found, "RayCluster")
-        for name, template in pod_templates(found).items():
-            # The autoscaler, in the head's pod, asks Kubernetes for pods: there KubeRay makes an account.
-            if name != "head" or not cluster["spec"]["enableInTreeAutoscaling"]:
-                assert template["spec"]["automountServiceAccountToken"] is False, f"{example}: {name}"
+        for name, template in pod_templates(documents(example)).items():
+            assert template["spec"]["automountServiceAccountToken"] is False, f"{example}: {name}"
+            tokens = {volume["name"] for volume in template["spec"]["volumes"] if "serviceAccountToken" in str(volume)}
+            mounted = {mount["name"] for each in containers(template).values() for mount in each.get("volumeMounts", ())}
+            assert not tokens & mounted, f"{example}: {name}"
+            # The autoscaler, which KubeRay adds to the head's pod, asks Kubernetes for pods.
+            assert not tokens or (name == "head" and example == "full"), f"{example}: {name}"
 
 
 def test_the_signing_key_is_in_the_signer_only() -> None:

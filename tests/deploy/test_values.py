@@ -31,7 +31,12 @@ WRONG = (
     ('coordinator.settings={"max_upload_bytes":"4Gi"}', "max_upload_bytes"),
     ('coordinator.resources.limits.memory="lots"', "/coordinator/resources/limits/memory"),
     ('coordinator.tolerations=[{"key":"farm","operator":"Is"}]', "/coordinator/tolerations/0/operator"),
+    ('coordinator.podAnnotations={"checksum/config":"0"}', "/coordinator/podAnnotations"),
+    ('coordinator.podAnnotations={"checksum/ray":"0"}', "/coordinator/podAnnotations"),
+    ('coordinator.state.size="0Gi"', "/coordinator/state/size"),
+    ('blobs.volume.size="0"', "/blobs/volume/size"),
     ('fullnameOverride="Kernels"', "/fullnameOverride"),
+    ('image.pullSecrets=["registry","registry"]', "/image/pullSecrets"),
     ('image.pullPolicy="Sometimes"', "/image/pullPolicy"),
     ('image.worker.digest="sha256:123"', "/image/worker/digest"),
     ('image.worker.repository="Kernfarm Worker"', "/image/worker/repository"),
@@ -74,6 +79,8 @@ WRONG = (
     ("workerGroups.amd64.replicas=9", "workerGroups.amd64.replicas"),
     ("workerGroups.amd64.minReplicas=3", "workerGroups.amd64.replicas"),
     ('workerGroups.amd64.scratch.size="big"', "/workerGroups/amd64/scratch/size"),
+    ('workerGroups.amd64.scratch.size="0.0Gi"', "/workerGroups/amd64/scratch/size"),
+    ('workerGroups.amd64.nodeSelector={"kubernetes.io/arch":"amd64"}', "/workerGroups/amd64/nodeSelector"),
     ('workerGroups.amd64.settings={"sandbox":"none"}', "sandbox"),
     ('workerGroups.riscv={"arch":"amd64"}', "/workerGroups/riscv"),
     ("workerGroups.arm64.enabled=null", "/workerGroups/arm64"),
@@ -93,12 +100,16 @@ WRONG = (
     ("sources.maxTarballBytes=0", "/sources/maxTarballBytes"),
     ("metrics.serviceMonitor.enabled=true", "metrics.enabled"),
     ('metrics.serviceMonitor.interval="often"', "/metrics/serviceMonitor/interval"),
+    ('metrics.rules.labels={"app.kubernetes.io/name":"rules"}', "/metrics/rules/labels"),
     ("networkPolicy.clients=[]", "/networkPolicy/clients"),
+    ('networkPolicy.clients=[{"ipBlock":{"cidr":"192.0.2.0/24"},"podSelector":{}}]', "/networkPolicy/clients/0"),
+    ('networkPolicy.monitoring=[{"ipBlock":{"cidr":"192.0.2.0/24"},"namespaceSelector":{}}]', "/networkPolicy/monitoring/0"),
     ('networkPolicy.clients=[{"pods":{}}]', "pods"),
     ('networkPolicy.sources.cidrs=["10.0.0.0"]', "/networkPolicy/sources/cidrs/0"),
     ("networkPolicy.sources.ports=[]", "/networkPolicy/sources/ports"),
     ("ray.autoscaling.enabled=true", "networkPolicy.apiServerCidrs"),
     ('podDisruptionBudget.maxUnavailable="some"', "/podDisruptionBudget/maxUnavailable"),
+    ('podDisruptionBudget.maxUnavailable="50%"', "/podDisruptionBudget/maxUnavailable"),
 )
 
 _POSTGRESQL = 'journal.postgresql={"host":"db.example.org","credentialsSecret":"a","signerCredentialsSecret":"b"}'
@@ -120,11 +131,16 @@ CONTRADICTIONS = (
     ("workerGroups.amd64.slots=2", "workerGroups.amd64.resources.limits.memory: 10Gi"),
     ('workerGroups.amd64.resources.limits.memory="6442450944"', "workerGroups.amd64.resources.limits.memory: 6442450944"),
     ('workerGroups.arm64.scratch.size="20Gi"', "workerGroups.arm64.scratch.size: 20Gi"),
+    ('ray.head.resources.requests.memory="5Gi"', "ray.head.resources.requests.memory: 5Gi is more than limits.memory, 4Gi"),
+    ('workerGroups.arm64.resources.requests.memory="11G"', "workerGroups.arm64.resources.requests.memory: 11G"),
+    ('signer.resources.limits={"cpu":"99m","memory":"1Gi"}', "signer.resources.requests.cpu: 100m is more than limits.cpu, 99m"),
     ("metrics.enabled=true metrics.port=7420", "metrics.port: 7420 is coordinator.port"),
     ("coordinator.port=6379", "coordinator.port: 6379 is one of Ray's"),
     ("metrics.enabled=true metrics.exporterPort=10500", "metrics.exporterPort: 10500 is one of Ray's"),
 )
-CASES = (*WRONG, *CONTRADICTIONS)
+# A release, without any value of its own: no Service may be named after it.
+RELEASES = (("9farm", "fullnameOverride: 9farm-kernfarm"), ("farm.v1", "fullnameOverride: farm.v1-kernfarm"))
+CASES = (*WRONG, *CONTRADICTIONS, *RELEASES)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +148,9 @@ def answers() -> dict[str, tuple[int, str]]:
     """helm's exit code and message for each wrong value; two at a time, it is a program of its own each time."""
 
     def ask(settings: str) -> tuple[int, str]:
-        sets = [word for each in re.split(r" (?=[a-zA-Z0-9.]+=)", settings) for word in ("--set-json", each)]
-        done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *sets)
+        release = settings if "=" not in settings else "farm"
+        sets = [word for each in re.split(r" (?=[a-zA-Z0-9.]+=)", settings) if each != release for word in ("--set-json", each)]
+        done = helm("template", release, str(CHART), "--values", str(values_file("minimal")), *sets)
         return done.returncode, done.stderr
 
     helm("version")  # fetched once, not by both at the same time
@@ -161,6 +178,9 @@ def test_values_at_a_limit_are_taken() -> None:
     sets += ['networkPolicy.s3Cidrs=["192.0.2.0/24"]', "networkPolicy.s3Ports=[443,9000]", "coordinator.port=6386", "metrics.port=6386"]
     sets += ['sources.gitProtocols=["https","git"]', "networkPolicy.sources.ports=[443,9418]"]
     sets += ['networkPolicy.oidcCidrs=["192.0.2.0/24"]', _OIDC.replace("example.org", "example.org:8443/realms/kernel")]
+    sets += ['ray.head.resources={"requests":{"cpu":"1","memory":"4Gi"},"limits":{"cpu":"1000m","memory":"4096Mi"}}']
+    sets += ['signer.resources={"requests":{"cpu":"2"}}', 'coordinator.resources={"limits":{"memory":"2Gi"}}']
+    sets += ['metrics.rules.labels={"app.kubernetes.io/part-of":"farm"}', 'coordinator.podAnnotations={"checksum/other":"0"}']
     words = [word for each in sets for word in ("--set-json", each)]
     done = helm("template", "farm", str(CHART), "--values", str(values_file("minimal")), *words)
     assert done.returncode == 0, done.stderr

@@ -221,12 +221,13 @@ would be closed to the others. */}}
     {{- include "kernfarm.blobMount" . | nindent 4 }}
 {{- end }}
 
-{{/* The kubelet's own gRPC probe knows no TLS, so ours asks. With mTLS it would need a certificate of a client's: then only the port is tried. */}}
+{{/* The kubelet's own gRPC probe knows no TLS, so ours asks. With mTLS it would need a certificate of a client's: then only the port is tried.
+`exec` in both cases, not `tcpSocket`: an upgrade that changes the handler's kind and fails can leave both, which Kubernetes then refuses. */}}
 {{- define "kernfarm.coordinator.probe" -}}
-{{- if .Values.access.tls.clientCaSecret }}
-tcpSocket: {port: grpc}
-{{- else }}
 exec:
+  {{- if .Values.access.tls.clientCaSecret }}
+  command: {{ include "kernfarm.connect" (list "127.0.0.1" .Values.coordinator.port) }}
+  {{- else }}
   command:
     - python
     - -m
@@ -235,7 +236,12 @@ exec:
     - --authority=/etc/kernfarm/tls/tls.crt
     - --name={{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.access.tls.serverName }}
     - 127.0.0.1:{{ .Values.coordinator.port }}
+  {{- end }}
 {{- end }}
+
+{{/* connect: (list HOST PORT); the command that tries whether a port answers. */}}
+{{- define "kernfarm.connect" -}}
+{{- list "python" "-c" "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)" (index . 0) (index . 1 | toString) | toJson -}}
 {{- end }}
 
 {{- define "kernfarm.coordinator.volumes" -}}
@@ -244,18 +250,18 @@ exec:
     name: {{ include "kernfarm.fullname" . }}-coordinator
 - name: ray-token
   secret:
-    secretName: {{ .Values.ray.tokenSecret }}
+    secretName: {{ .Values.ray.tokenSecret | quote }}
     defaultMode: 0440
     items:
       - {key: token, path: token}
 - name: tls
   secret:
-    secretName: {{ .Values.access.tls.secret }}
+    secretName: {{ .Values.access.tls.secret | quote }}
     defaultMode: 0440
 {{- if .Values.access.tls.clientCaSecret }}
 - name: client-ca
   secret:
-    secretName: {{ .Values.access.tls.clientCaSecret }}
+    secretName: {{ .Values.access.tls.clientCaSecret | quote }}
     defaultMode: 0440
     items:
       - {key: ca.crt, path: ca.crt}
@@ -263,7 +269,7 @@ exec:
 {{- if .Values.access.tokensSecret }}
 - name: tokens
   secret:
-    secretName: {{ .Values.access.tokensSecret }}
+    secretName: {{ .Values.access.tokensSecret | quote }}
     defaultMode: 0440
     items:
       - {key: tokens.yaml, path: tokens.yaml}
@@ -271,14 +277,14 @@ exec:
 {{- with .Values.access.oidc.jwksConfigMap }}
 - name: oidc
   configMap:
-    name: {{ . }}
+    name: {{ . | quote }}
     items:
       - {key: jwks.json, path: jwks.json}
 {{- end }}
 {{- if and (eq .Values.journal.kind "postgresql") .Values.journal.postgresql.caSecret }}
 - name: postgresql-ca
   secret:
-    secretName: {{ .Values.journal.postgresql.caSecret }}
+    secretName: {{ .Values.journal.postgresql.caSecret | quote }}
     defaultMode: 0440
     items:
       - {key: ca.crt, path: ca.crt}
@@ -289,7 +295,7 @@ exec:
     name: {{ include "kernfarm.fullname" . }}-signer
 - name: signer-secret
   secret:
-    secretName: {{ .Values.signer.keySecret }}
+    secretName: {{ .Values.signer.keySecret | quote }}
     defaultMode: 0440
     items:
       - {key: signer.key, path: signer.key}
@@ -305,7 +311,7 @@ exec:
 {{- end }}
 - name: state
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.coordinator.state.existingClaim }}
+    claimName: {{ default (printf "%s-coordinator" (include "kernfarm.fullname" .)) .Values.coordinator.state.existingClaim | quote }}
 - name: ray-tmp
   emptyDir: {sizeLimit: 8Gi}
 - name: ray-memory

@@ -5,14 +5,15 @@
 
 {{- define "kernfarm.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "kernfarm.labels" -}}
 {{ include "kernfarm.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+{{- /* A label takes no "+", which a version may have. */}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | replace "+" "_" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{/* image: (list context "coordinator") */}}
@@ -20,9 +21,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $root := index . 0 -}}
 {{- $image := index $root.Values.image (index . 1) -}}
 {{- if $image.digest -}}
-{{ printf "%s@%s" $image.repository $image.digest }}
+{{ printf "%s@%s" $image.repository $image.digest | quote }}
 {{- else -}}
-{{ printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) }}
+{{ printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) | quote }}
 {{- end -}}
 {{- end }}
 
@@ -30,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -111,9 +112,9 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- define "kernfarm.blobEnv" -}}
 {{- if and (eq .Values.blobs.kind "s3") .Values.blobs.s3.credentialsSecret }}
 - name: AWS_ACCESS_KEY_ID
-  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret }}, key: access-key-id}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret | quote }}, key: access-key-id}}
 - name: AWS_SECRET_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret }}, key: secret-access-key}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.blobs.s3.credentialsSecret | quote }}, key: secret-access-key}}
 {{- end }}
 {{- end }}
 
@@ -122,9 +123,9 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- $root := index . 0 -}}
 {{- if eq $root.Values.journal.kind "postgresql" }}
 - name: PGUSER
-  valueFrom: {secretKeyRef: {name: {{ index . 1 }}, key: username}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: username}}
 - name: PGPASSWORD
-  valueFrom: {secretKeyRef: {name: {{ index . 1 }}, key: password}}
+  valueFrom: {secretKeyRef: {name: {{ index . 1 | quote }}, key: password}}
 {{- end }}
 {{- end }}
 
@@ -139,7 +140,7 @@ blobs_url: file:///var/lib/kernfarm/blobs
 {{- if eq .Values.blobs.kind "volume" }}
 - name: blobs
   persistentVolumeClaim:
-    claimName: {{ default (printf "%s-blobs" (include "kernfarm.fullname" .)) .Values.blobs.volume.existingClaim }}
+    claimName: {{ default (printf "%s-blobs" (include "kernfarm.fullname" .)) .Values.blobs.volume.existingClaim | quote }}
 {{- end }}
 {{- end }}
 
@@ -148,7 +149,7 @@ blobs_url: file:///var/lib/kernfarm/blobs
 - name: RAY_AUTH_MODE
   value: token
 - name: RAY_AUTH_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ .Values.ray.tokenSecret }}, key: token}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.ray.tokenSecret | quote }}, key: token}}
 - name: RAY_USAGE_STATS_ENABLED
   value: "0"
 - name: GRPC_ENABLE_FORK_SUPPORT
@@ -189,56 +190,19 @@ object-store-memory: "80000000"
 {{- $found | toJson -}}
 {{- end }}
 
-{{/* A quantity of bytes as a number. */}}
-{{- define "kernfarm.bytes" -}}
+{{/* A quantity, of bytes or processors, as a number. */}}
+{{- define "kernfarm.quantity" -}}
 {{- $number := regexFind "^[0-9.]+" . -}}
-{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
-{{- mulf (float64 $number) (index $units (trimPrefix $number .)) | printf "%.0f" -}}
+{{- $units := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- mulf (float64 $number) (index $units (trimPrefix $number .)) | printf "%.3f" -}}
 {{- end }}
 
-{{/* The port of an http:// or https:// address. */}}
-{{- define "kernfarm.urlPort" -}}
-{{- default (ternary "80" "443" (hasPrefix "http://" .)) (regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":") -}}
-{{- end }}
-
-{{- define "kernfarm.s3Egress" -}}
-{{- if eq .Values.blobs.kind "s3" }}
-- to:
-    {{- range .Values.networkPolicy.s3Cidrs }}
-    - ipBlock: {cidr: {{ . }}}
-    {{- end }}
-  ports:
-    {{- range .Values.networkPolicy.s3Ports }}
-    - {port: {{ . }}, protocol: TCP}
-    {{- end }}
-{{- end }}
-{{- end }}
-
-{{/* Where the coordinator asks for the keys of the identity provider; empty: nowhere. */}}
-{{- define "kernfarm.oidcUrl" -}}
-{{- with .Values.access.oidc -}}
-{{- if not .jwksConfigMap }}{{ default .issuer .jwksUrl }}{{ end -}}
+{{/* Resources of containers that the values set, as JSON: names of values to resources. */}}
+{{- define "kernfarm.resources" -}}
+{{- $v := .Values -}}
+{{- $found := dict "coordinator.resources" $v.coordinator.resources "ray.head.resources" $v.ray.head.resources "ray.driver.resources" $v.ray.driver.resources "signer.resources" $v.signer.resources -}}
+{{- range $name, $group := include "kernfarm.groups" . | fromJson -}}
+{{- $_ := set $found (printf "workerGroups.%s.resources" $name) $group.resources -}}
 {{- end -}}
-{{- end }}
-
-{{/* What the coordinator reaches beside Ray; empty when journal and blobs are volumes and no identity provider is asked. */}}
-{{- define "kernfarm.coordinatorEgress" -}}
-{{- $policy := .Values.networkPolicy -}}
-{{- if eq .Values.journal.kind "postgresql" }}
-- to:
-    {{- range $policy.postgresqlCidrs }}
-    - ipBlock: {cidr: {{ . }}}
-    {{- end }}
-  ports:
-    - {port: {{ .Values.journal.postgresql.port }}, protocol: TCP}
-{{- end }}
-{{- with include "kernfarm.oidcUrl" . }}
-- to:
-    {{- range $policy.oidcCidrs }}
-    - ipBlock: {cidr: {{ . }}}
-    {{- end }}
-  ports:
-    - {port: {{ include "kernfarm.urlPort" . }}, protocol: TCP}
-{{- end }}
-{{- include "kernfarm.s3Egress" . }}
+{{- $found | toJson -}}
 {{- end }}

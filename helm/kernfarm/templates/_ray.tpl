@@ -1,10 +1,8 @@
 {{/* Pods of the Ray cluster. KubeRay adds the command `ray start ...` to the first container. */}}
 
 {{- define "kernfarm.head" -}}
-{{- if not .Values.ray.autoscaling.enabled }}
-serviceAccountName: {{ include "kernfarm.fullname" . }}
+serviceAccountName: {{ printf "%s%s" (include "kernfarm.fullname" .) (ternary "-head" "" .Values.ray.autoscaling.enabled) | quote }}
 automountServiceAccountToken: false
-{{- end }}
 enableServiceLinks: false
 {{- include "kernfarm.pullSecrets" . }}
 securityContext:
@@ -50,13 +48,22 @@ containers:
 volumes:
   - name: tmp
     emptyDir: {sizeLimit: 8Gi}
+  {{- if .Values.ray.autoscaling.enabled }}
+  # Mounted by the autoscaler's container alone (autoscalerOptions): what Kubernetes would mount into all of the pod's.
+  - name: kubernetes-api
+    projected:
+      defaultMode: 0440
+      sources:
+        - serviceAccountToken: {path: token, expirationSeconds: 3607}
+        - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+  {{- end }}
 {{- end }}
 
 {{/* worker: a dict of root, name, group */}}
 {{- define "kernfarm.worker" -}}
 {{- $root := .root -}}
 {{- $group := .group -}}
-serviceAccountName: {{ include "kernfarm.fullname" $root }}
+serviceAccountName: {{ include "kernfarm.fullname" $root | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- if eq $root.Values.sandbox.mode "userNamespace" }}
@@ -80,7 +87,7 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $group.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 # The coordinator moves lost attempts to other workers; an attempt is not worth waiting for.
 terminationGracePeriodSeconds: 30
@@ -181,7 +188,7 @@ volumes:
   {{- with $root.Values.sources.keyringConfigMap }}
   - name: keyring
     configMap:
-      name: {{ . }}
+      name: {{ . | quote }}
       items:
         - {key: keyring, path: keyring}
   {{- end }}
@@ -197,7 +204,7 @@ volumes:
       volumeClaimTemplate:
         spec:
           accessModes: [ReadWriteOnce]
-          storageClassName: {{ $group.scratch.storageClass }}
+          storageClassName: {{ $group.scratch.storageClass | quote }}
           resources:
             requests:
               storage: {{ $group.scratch.size }}
