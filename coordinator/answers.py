@@ -69,7 +69,12 @@ class Answers:
         return record
 
     async def sign_index(self, tenant: str, build_ids: Sequence[str]) -> SignedIndex:
-        return await self._indexes.signed([self._find(tenant, build_id) for build_id in build_ids])
+        builds = [self._find(tenant, build_id) for build_id in build_ids]
+        try:
+            return await self._indexes.signed(builds)
+        except FarmError:
+            await self._commits.cover()  # a refusal tells what the builds are like
+            raise
 
     def census(self) -> Census:
         """How many there are of everything. In the event loop only; what a commit under way will say counts already."""

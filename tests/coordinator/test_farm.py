@@ -121,12 +121,13 @@ async def test_the_end_of_a_log_waits_for_the_commit_too(tmp_path: Path) -> None
 
 async def test_a_refusal_waits_for_the_commit_too(tmp_path: Path) -> None:
     async with started(tmp_path, fails=True) as bench:
-        build_id = await bench.submit()
+        build_id, other = await bench.submit("one"), await bench.submit("two")
         await bench.farm.cancel("t", build_id)
         bench.journal.gate, bench.journal.fails = (gate := threading.Event()), True
         calls = [asyncio.create_task(bench.farm.retry("t", build_id))]
         await asyncio.sleep(0.2)
         calls.append(asyncio.create_task(bench.farm.retry("t", build_id)))  # of a build that runs already
+        calls.append(asyncio.create_task(bench.farm.sign_index("t", [build_id, other])))
         await asyncio.sleep(0.2)
         gate.set()
         for call in calls:

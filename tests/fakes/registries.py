@@ -133,7 +133,9 @@ class Proxy:
 
     def _to_server(self, client: socket.socket, server: socket.socket, cut_off: threading.Event, ended: threading.Event) -> None:
         """A cut reaches the client only after the server has done with what came through, so that what it then asks for is settled."""
-        with contextlib.suppress(OSError):
+        with contextlib.ExitStack() as ends, contextlib.suppress(OSError):
+            ends.callback(_shut, server)
+            ends.callback(_reset, client)
             while data := client.recv(65536):
                 with self._lock:
                     cut = self._times > 0 and self._left is not None and len(data) >= self._left
@@ -152,8 +154,6 @@ class Proxy:
                     server.shutdown(socket.SHUT_WR)
                     assert ended.wait(20), "the server does not end a connection that was cut"
                     break
-        _reset(client)
-        _shut(server)
 
 
 def _to_client(server: socket.socket, client: socket.socket, cut_off: threading.Event, ended: threading.Event) -> None:

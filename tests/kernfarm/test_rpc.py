@@ -110,15 +110,15 @@ async def test_a_caller_who_may_stay_is_asked_about_again_and_again() -> None:
 
 
 async def test_a_stream_goes_on_while_an_identity_provider_hangs_and_ends_at_the_limit() -> None:
-    """The first check begins after 10 ms, and never ends; half a second later nobody may go on without one."""
+    """The first check begins after 10 ms, and never ends; two seconds later nobody may go on without one."""
     seen: list[bytes] = []
     started = time.monotonic()
     with pytest.raises(FarmError, match="can't tell whether the caller may still have this") as caught:
-        async for answer in watch(OpenGate(SlowVisit(3600.0, refuses=False)), answers=1000, seconds=0.02, check_limit=0.5):
+        async for answer in watch(OpenGate(SlowVisit(3600.0, refuses=False)), answers=1000, seconds=0.02, check_limit=2.0):
             seen.append(answer)
     assert caught.value.problem.code is Code.UNAVAILABLE
     assert len(seen) >= 3
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 8.0
 
 
 async def test_a_silent_stream_ends_at_the_limit_too() -> None:
@@ -138,7 +138,7 @@ async def test_a_stream_does_not_wait_for_an_identity_provider_that_is_slow() ->
 async def test_a_reader_who_may_not_stay_gets_what_came_before_and_no_more() -> None:
     seen: list[bytes] = []
     with pytest.raises(FarmError, match="the token was revoked") as caught:
-        async for answer in watch(OpenGate(SlowVisit(0.3, refuses=True)), answers=1000, seconds=0.02):
+        async for answer in watch(OpenGate(SlowVisit(2.0, refuses=True)), answers=1000, seconds=0.02):
             seen.append(answer)
     assert caught.value.problem.code is Code.UNAUTHENTICATED
     assert 3 <= len(seen) < 1000
