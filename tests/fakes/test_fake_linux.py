@@ -104,8 +104,9 @@ def test_a_dry_run_lists_what_a_build_compiles_and_changes_nothing(kernel: Kerne
     compiled = {path for path in kernel.compiled(*GOALS) if path != "init/version.o" and not path.endswith(".mod.o")}
     assert set(listener.objects) == compiled
     assert len(compiled) > 20
-    assert "drivers/gpu" in inventory(sorted(compiled), kernel.source).folders
-    assert "drivers/gpu/gt" not in inventory(sorted(compiled), kernel.source).folders
+    folders = inventory(listener, kernel.source).folders
+    assert "drivers/gpu" in folders
+    assert "drivers/gpu/gt" not in folders
 
 
 def test_shards_and_a_link_make_the_bytes_of_a_plain_build(kernel: Kernel, tmp_path: Path) -> None:
