@@ -34,7 +34,7 @@ def test_it_has_booted_under_its_own_name(built: Built) -> None:
 def test_the_image_has_an_unstripped_vmlinux_and_stripped_modules(built: Built, tmp_path: Path) -> None:
     assert ".debug_info" in _sections(built.files / "vmlinux")
     with tarfile.open(built.files / "kernel.tar", "r:") as tar:
-        tar.extractall(tmp_path, filter="data")
+        tar.extractall(tmp_path, [member for member in tar if member.name.endswith(".ko")], filter="data")  # not `build`, which dangles
     modules = list(tmp_path.rglob("*.ko"))
     assert len(modules) >= 10
     assert [path.name for path in modules if ".debug_info" in _sections(path)] == []
